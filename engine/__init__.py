@@ -1,0 +1,58 @@
+"""Tasks, actors and objects on worker processes, with durable lineage. Knows nothing of reinforcement learning.
+
+The names and their meanings are Ray's, so that a program ports by its import:
+
+    from rlflow import engine
+
+    engine.init()
+
+    @engine.remote
+    def square(x):
+        return x * x
+
+    engine.get([square.remote(i) for i in range(4)])    # [0, 1, 4, 9]
+
+``docs/architecture.md`` has the processes, the protocol and who owns which state.
+"""
+
+from . import exceptions
+from .api import (
+    available_resources,
+    cluster_resources,
+    get,
+    get_actor,
+    get_runtime_context,
+    init,
+    is_initialized,
+    kill,
+    nodes,
+    put,
+    shutdown,
+    wait,
+)
+from .options import NearObject
+from .refs import ObjectRef
+from .remote import ActorClass, ActorHandle, RemoteFunction, method, remote
+
+__all__ = [
+    "ActorClass",
+    "ActorHandle",
+    "NearObject",
+    "ObjectRef",
+    "RemoteFunction",
+    "available_resources",
+    "cluster_resources",
+    "exceptions",
+    "get",
+    "get_actor",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "nodes",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]

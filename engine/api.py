@@ -1,0 +1,208 @@
+"""The public verbs. Each checks its arguments and hands over to the backend of this process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .backend import Backend, RuntimeContext
+from .exceptions import EngineStateError, UnsupportedError
+from .refs import ObjectRef, set_ref_host
+
+if TYPE_CHECKING:
+    from .remote import ActorHandle
+
+_backend: Backend | None = None
+_owner_pid = 0
+_stopped_at_exit = False
+
+
+def init(
+    address: str | None = None,
+    *,
+    backend: str = "local",
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    object_store_memory: int | None = None,
+    namespace: str = "default",
+    ignore_reinit_error: bool = False,
+    log_to_driver: bool = True,
+    store: str | os.PathLike[str] | None = None,
+    preload: Sequence[str] = ("numpy",),
+) -> RuntimeContext:
+    """Starts the engine on this machine.
+
+    Args:
+        address: ``None`` or ``"local"``; joining a running cluster is not supported yet.
+        backend: ``"local"`` for worker processes, ``"inline"`` to run everything in this process (pdb works).
+        num_cpus: CPUs the scheduler may give out; the machine's by default.
+        num_gpus: GPUs likewise; 0 by default.
+        resources: further resources by name, e.g. ``{"camera": 1}``.
+        object_store_memory: bytes of shared memory for large objects; 30 % of memory by default.
+        namespace: where names of actors live.
+        ignore_reinit_error: a second ``init`` then returns the running engine's context.
+        log_to_driver: prints of workers reach this process.
+        store: folder for the control store, kept after shutdown; a temporary one by default.
+        preload: modules that workers find already imported.
+
+    Raises:
+        EngineStateError: the engine runs already.
+        StartupError: a process did not come up; with its stderr.
+    """
+    global _backend, _owner_pid
+    if address not in (None, "local"):
+        raise UnsupportedError(f"init(address={address!r}): joining a cluster is not supported yet; leave it out")
+    if _backend is not None:
+        if ignore_reinit_error:
+            return current_backend().context()
+        raise EngineStateError("the engine is initialised already; call shutdown() first, or pass ignore_reinit_error=True")
+    if backend == "inline":
+        from .inline import InlineBackend
+
+        started: Backend = InlineBackend(num_cpus, num_gpus, resources, namespace)
+    elif backend == "local":
+        from .local import start_local
+
+        started = start_local(
+            num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, object_store_memory=object_store_memory,
+            namespace=namespace, log_to_driver=log_to_driver, store=store, preload=tuple(preload),
+        )
+    elif backend == "ray":
+        raise UnsupportedError("backend='ray' is not supported yet; use 'local' or 'inline'")
+    else:
+        raise ValueError(f"backend must be 'local' or 'inline', got {backend!r}")
+    install_backend(started)
+    return started.context()
+
+
+def install_backend(backend: Backend | None) -> None:
+    """Makes ``backend`` the one of this process (a worker installs its own)."""
+    global _backend, _owner_pid, _stopped_at_exit
+    _backend = backend
+    _owner_pid = os.getpid()
+    set_ref_host(backend)
+    if backend is not None and not _stopped_at_exit:
+        _stopped_at_exit = True
+        atexit.register(shutdown)
+
+
+def shutdown() -> None:
+    """Stops every process of the engine and frees its memory. Safe to call twice, or without ``init``."""
+    global _backend
+    if _backend is None or _owner_pid != os.getpid():
+        return
+    stopping, _backend = _backend, None
+    try:
+        stopping.shutdown()
+    finally:
+        set_ref_host(None)
+
+
+def is_initialized() -> bool:
+    return _backend is not None
+
+
+def current_backend() -> Backend:
+    """The backend of this process; starts a local one when there is none, as Ray does."""
+    if _backend is None:
+        init()
+        assert _backend is not None
+    if _owner_pid != os.getpid():
+        raise EngineStateError(
+            f"this process (pid {os.getpid()}) was forked from pid {_owner_pid} after engine.init(): the engine's "
+            "handle does not survive a fork. Start the engine in the child, or use tasks instead of os.fork."
+        )
+    return _backend
+
+
+def put(value: Any) -> ObjectRef:
+    """Stores ``value`` once and returns a ref to it, cheaper than passing a large value to many tasks."""
+    if isinstance(value, ObjectRef):
+        raise TypeError("put() of an ObjectRef is not allowed: pass the ref itself, or put([ref])")
+    return current_backend().put(value)
+
+
+def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) -> Any:
+    """The value of a ref, or the values of a list of refs; waits for them.
+
+    Arrays that live in shared memory come back read-only and without a copy.
+
+    Raises:
+        TaskError: the task raised; also an instance of the class it raised.
+        GetTimeoutError: not ready within ``timeout`` seconds.
+    """
+    _check_timeout(timeout)
+    if isinstance(refs, ObjectRef):
+        return current_backend().get((refs,), timeout)[0]
+    return current_backend().get(_ref_list(refs, "get"), timeout)
+
+
+def wait(
+    refs: Sequence[ObjectRef], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    """Splits ``refs`` into (ready, pending) once ``num_returns`` are ready or ``timeout`` seconds passed.
+
+    At most ``num_returns`` refs come back as ready; both lists keep the order of ``refs``. On one machine every
+    object is local, so ``fetch_local`` changes nothing.
+    """
+    del fetch_local
+    _check_timeout(timeout)
+    checked = _ref_list(refs, "wait")
+    if len(set(checked)) != len(checked):
+        raise ValueError("wait() got the same ObjectRef twice")
+    if not 0 < num_returns <= max(len(checked), 1):
+        raise ValueError(f"num_returns must be between 1 and {len(checked)}, got {num_returns}")
+    return current_backend().wait(checked, num_returns, timeout)
+
+
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+    """Kills an actor at once; its pending calls fail with ActorDiedError."""
+    from .remote import ActorHandle
+
+    if not isinstance(actor, ActorHandle):
+        raise TypeError(f"kill() takes an actor handle, got {type(actor).__name__}; tasks cannot be killed this way")
+    current_backend().kill_actor(actor._info, no_restart)
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+    """The living actor of that name. Raises ValueError when there is none."""
+    from .remote import ActorHandle
+
+    return ActorHandle(*current_backend().get_actor(name, namespace))
+
+
+def cluster_resources() -> dict[str, float]:
+    """All resources by name."""
+    return current_backend().cluster_resources()
+
+
+def available_resources() -> dict[str, float]:
+    """Resources nobody holds right now."""
+    return current_backend().available_resources()
+
+
+def nodes() -> list[dict[str, Any]]:
+    """One dict a node, with Ray's keys ``NodeID``, ``Alive``, ``Resources``."""
+    return current_backend().nodes()
+
+
+def get_runtime_context() -> RuntimeContext:
+    """Where the calling code runs: job, worker, task, actor, attempt."""
+    return current_backend().context()
+
+
+def _ref_list(refs: Any, verb: str) -> list[ObjectRef]:
+    if not isinstance(refs, (list, tuple)):
+        raise TypeError(f"{verb}() takes an ObjectRef or a list of them, got {type(refs).__name__}")
+    for ref in refs:
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"{verb}() takes ObjectRefs, got {type(ref).__name__} in the list")
+    return list(refs)
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0):
+        raise ValueError(f"timeout must be None or a number of seconds ≥ 0, got {timeout!r}")

@@ -1,0 +1,105 @@
+"""What stands behind the public names: one interface, an engine of processes or an engine in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .functions import Exported
+from .options import ActorOptions, TaskOptions
+from .refs import ObjectRef
+
+
+@dataclass(frozen=True)
+class ActorInfo:
+    """What a handle needs to know of its actor; travels inside pickled handles."""
+
+    actor_id: bytes
+    class_name: str
+    methods: Mapping[str, int]
+    """Public method name → default ``num_returns``."""
+
+
+class Backend(Protocol):
+    """One running engine, seen from one process of it."""
+
+    name: str
+
+    def submit_task(
+        self, function: Exported, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> list[ObjectRef]: ...
+
+    def create_actor(
+        self,
+        cls: Exported,
+        methods: Mapping[str, int],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: ActorOptions,
+    ) -> tuple[ActorInfo, ObjectRef]:
+        """The new actor (or, with ``get_if_exists``, the one of that name) and a ref that counts its handle.
+
+        Raises ValueError when the name is taken.
+        """
+
+    def submit_call(
+        self, actor: ActorInfo, handle: ObjectRef, method: str, args: tuple[Any, ...], kwargs: dict[str, Any],
+        num_returns: int,
+    ) -> list[ObjectRef]: ...
+
+    def get_actor(self, name: str, namespace: str | None) -> tuple[ActorInfo, ObjectRef]:
+        """Raises ValueError when there is none."""
+
+    def kill_actor(self, actor: ActorInfo, no_restart: bool) -> None: ...
+
+    def put(self, value: Any) -> ObjectRef: ...
+
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]: ...
+
+    def wait(
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]: ...
+
+    def adopt(self, object_id: bytes) -> ObjectRef: ...
+
+    def future(self, ref: ObjectRef) -> Future[Any]: ...
+
+    def cluster_resources(self) -> dict[str, float]: ...
+
+    def available_resources(self) -> dict[str, float]: ...
+
+    def nodes(self) -> list[dict[str, Any]]: ...
+
+    def context(self) -> RuntimeContext: ...
+
+    def shutdown(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class RuntimeContext:
+    """Where the calling code runs."""
+
+    backend: str
+    role: str
+    """``"driver"`` or ``"worker"``."""
+    worker_id: str
+    node_id: str
+    namespace: str
+    task_id: str | None
+    actor_id: str | None
+    attempt: int
+    """0 for the first execution of the current task, 1 after one crash, ..."""
+
+    def get_task_id(self) -> str | None:
+        return self.task_id
+
+    def get_actor_id(self) -> str | None:
+        return self.actor_id
+
+    def get_worker_id(self) -> str:
+        return self.worker_id
+
+    def get_node_id(self) -> str:
+        return self.node_id

@@ -1,0 +1,135 @@
+"""Options of tasks and actors: names and meanings are Ray's, checked where they are given."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from .exceptions import UnsupportedError
+
+UNITS = 10_000
+"""Resources are counted in ten-thousandths, as integers: sums of fractions stay exact."""
+
+MAX_RETURNS = 60_000
+
+
+@dataclass(frozen=True)
+class NearObject:
+    """Scheduling strategy: prefer the worker that produced ``ref``, if it is free (soft affinity)."""
+
+    ref: Any
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Options of one task (or of one actor method, which uses ``num_returns``, ``name`` only)."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    num_returns: int = 1
+    max_retries: int = 3
+    name: str = ""
+    scheduling_strategy: NearObject | str | None = None
+
+
+@dataclass(frozen=True)
+class ActorOptions:
+    """Options of one actor. As in Ray, a running actor holds no CPU unless asked."""
+
+    num_cpus: float = 0.0
+    num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+    name: str = ""
+    namespace: str | None = None
+    get_if_exists: bool = False
+    max_restarts: int = 0
+
+
+NOT_YET = frozenset(
+    "memory retry_exceptions max_calls max_task_retries max_concurrency max_pending_calls lifetime runtime_env "
+    "checkpoint_every accelerator_type label_selector placement_group concurrency_groups".split()
+)
+"""Names that Ray has and this engine does not have yet; they raise by name instead of being ignored."""
+
+
+def demand(options: TaskOptions | ActorOptions) -> dict[str, int]:
+    """What the scheduler must set aside, in :data:`UNITS`; zero amounts left out."""
+    wanted = {"CPU": options.num_cpus, "GPU": options.num_gpus, **options.resources}
+    return {name: round(amount * UNITS) for name, amount in wanted.items() if amount}
+
+
+def merge_task_options(base: TaskOptions, given: Mapping[str, Any]) -> TaskOptions:
+    """``base`` with ``given`` on top.
+
+    Raises:
+        TypeError: a name that does not exist (with the nearest one), or a value of the wrong type.
+        ValueError: a value out of range.
+        UnsupportedError: an option of Ray's that this engine lacks.
+    """
+    if not given:
+        return base
+    _check_names(given, TaskOptions, "task")
+    merged = replace(base, **given)
+    _check_resources(merged)
+    if not isinstance(merged.num_returns, int) or isinstance(merged.num_returns, bool):
+        if merged.num_returns in ("streaming", "dynamic"):
+            raise UnsupportedError("num_returns='streaming' is not supported yet; return a list or several values")
+        raise TypeError(f"num_returns must be an int, got {merged.num_returns!r}")
+    if not 0 <= merged.num_returns <= MAX_RETURNS:
+        raise ValueError(f"num_returns must be between 0 and {MAX_RETURNS}, got {merged.num_returns}")
+    _check_count("max_retries", merged.max_retries)
+    strategy = merged.scheduling_strategy
+    if not (strategy is None or strategy == "DEFAULT" or isinstance(strategy, NearObject)):
+        raise UnsupportedError(f"scheduling_strategy {strategy!r} is not supported; use NearObject(ref) or None")
+    return merged
+
+
+def merge_actor_options(base: ActorOptions, given: Mapping[str, Any]) -> ActorOptions:
+    """``base`` with ``given`` on top; raises as :func:`merge_task_options`."""
+    if not given:
+        return base
+    _check_names(given, ActorOptions, "actor")
+    merged = replace(base, **given)
+    _check_resources(merged)
+    _check_count("max_restarts", merged.max_restarts)
+    if not isinstance(merged.name, str):
+        raise TypeError(f"name must be a str, got {merged.name!r}")
+    if merged.get_if_exists and not merged.name:
+        raise ValueError("get_if_exists=True needs a name")
+    return merged
+
+
+def _check_names(given: Mapping[str, Any], options: type, kind: str) -> None:
+    known = [f.name for f in fields(options)]
+    for name in given:
+        if name in known:
+            continue
+        if name in NOT_YET:
+            raise UnsupportedError(f"{kind} option {name!r} is not supported yet; known: {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+        raise TypeError(f"unknown {kind} option {name!r}{hint}")
+
+
+def _check_resources(options: TaskOptions | ActorOptions) -> None:
+    if not isinstance(options.resources, Mapping):
+        raise TypeError(f"resources must be a dict of name to amount, got {options.resources!r}")
+    for reserved in ("CPU", "GPU"):
+        if reserved in options.resources:
+            raise ValueError(f"ask for {reserved}s with num_{reserved.lower()}s, not in resources")
+    amounts = {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus, **options.resources}
+    for name, amount in amounts.items():
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)):
+            raise TypeError(f"{name} must be a number, got {amount!r}")
+        if not 0 <= amount < float("inf"):
+            raise ValueError(f"{name} must be at least 0, got {amount}")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < -1:
+        raise ValueError(f"{name} must be -1 (for ever), 0 or more, got {value}")

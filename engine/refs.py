@@ -1,0 +1,106 @@
+"""ObjectRef: a future value somewhere in the cluster, counted while anybody holds it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from .exceptions import EngineStateError, SerializationError
+
+
+class RefHost(Protocol):
+    """The backend of this process, as far as refs need it."""
+
+    def adopt(self, object_id: bytes) -> ObjectRef:
+        """A ref to an object that came in inside data; counted as a borrow."""
+
+    def future(self, ref: ObjectRef) -> Future[Any]: ...
+
+
+_host: RefHost | None = None
+
+
+def set_ref_host(host: RefHost | None) -> None:
+    global _host
+    _host = host
+
+
+class ObjectRef:
+    """A reference to the result of a task or to a value that was ``put``.
+
+    Pass it to other tasks at top level to have it replaced by its value there; nested in data it stays a ref.
+    """
+
+    __slots__ = ("__weakref__", "_id", "_release")
+
+    def __init__(self, object_id: bytes, release: Callable[[bytes], None] | None = None) -> None:
+        self._id = object_id
+        self._release = release
+
+    def binary(self) -> bytes:
+        return self._id
+
+    def hex(self) -> str:
+        return self._id.hex()
+
+    def future(self) -> Future[Any]:
+        """A ``concurrent.futures.Future`` that resolves to the value (or the error)."""
+        if _host is None:
+            raise EngineStateError("this ObjectRef outlived its engine: engine.shutdown() has been called")
+        return _host.future(self)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio
+
+        return asyncio.wrap_future(self.future()).__await__()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectRef) and other._id == self._id
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    def __repr__(self) -> str:
+        return f"ObjectRef({self._id.hex()})"
+
+    def __del__(self) -> None:
+        # May run anywhere, under any lock: only append (guarantee 4 in docs/architecture.md).
+        release = getattr(self, "_release", None)
+        if release is not None:
+            release(self._id)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], ObjectRef], tuple[bytes]]:
+        captured = getattr(_capture, "refs", None)
+        if captured is None:
+            raise SerializationError(
+                f"{self!r} cannot be pickled outside of the engine: nobody would count that copy. "
+                "Pass it to a task or an actor, or put() it."
+            )
+        captured.append(self)
+        return _adopt, (self._id,)
+
+
+class capture_refs:
+    """While open, refs that get pickled in this thread are collected (and may be pickled at all)."""
+
+    __slots__ = ("_outer", "refs")
+
+    def __enter__(self) -> list[ObjectRef]:
+        self._outer = getattr(_capture, "refs", None)
+        self.refs: list[ObjectRef] = []
+        _capture.refs = self.refs
+        return self.refs
+
+    def __exit__(self, *exc: object) -> None:
+        _capture.refs = self._outer
+
+
+_capture = threading.local()
+
+
+def _adopt(object_id: bytes) -> ObjectRef:
+    if _host is None:
+        raise EngineStateError("an ObjectRef was unpickled where no engine is running: call engine.init() first")
+    return _host.adopt(object_id)

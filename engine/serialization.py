@@ -1,0 +1,163 @@
+"""Values on the wire: pickle 5 with the large buffers beside the pickle, so that arrays need no copy.
+
+A serialised value is ``[pickle, buffer, buffer, ...]``. C pickle is tried first where it is known to be right
+(plain scalars, strings, numeric arrays); whatever may hold code of ``__main__``, which another process can only
+load by value, goes through cloudpickle. Refs inside the value are collected on the way (see ``refs.capture_refs``).
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from .exceptions import SerializationError, TaskError
+from .refs import ObjectRef, capture_refs
+
+MAX_TRACEBACK_CHARS = 20_000
+MAX_ERROR_BYTES = 1_000_000
+NONE = pickle.dumps(None, protocol=5)
+
+_SCALARS = frozenset((int, float, bool, str, bytes, complex, type(None), np.float32, np.float64, np.int32, np.int64))
+
+
+class Serialized:
+    """A pickled value: the pickle, its out-of-band buffers and the refs inside it."""
+
+    __slots__ = ("buffers", "data", "refs")
+
+    def __init__(self, data: bytes, buffers: list[pickle.PickleBuffer], refs: list[ObjectRef]) -> None:
+        self.data = data
+        self.buffers = buffers
+        self.refs = refs
+
+    def nbytes(self) -> int:
+        return len(self.data) + sum(buffer.raw().nbytes for buffer in self.buffers)
+
+
+def dumps(value: Any) -> Serialized:
+    """Pickles ``value``; raises SerializationError that names the part that failed."""
+    kind = type(value)
+    if value is None:
+        return Serialized(NONE, [], [])
+    if kind in _SCALARS:
+        return Serialized(pickle.dumps(value, protocol=5), [], [])
+    buffers: list[pickle.PickleBuffer] = []
+    if kind is np.ndarray and not value.dtype.hasobject:
+        return Serialized(pickle.dumps(value, protocol=5, buffer_callback=_collect(buffers)), buffers, [])
+    if kind in (tuple, list) and all(type(item) in _SCALARS for item in value):
+        return Serialized(pickle.dumps(value, protocol=5), [], [])
+    stream = BytesIO()
+    try:
+        with capture_refs() as refs:
+            cloudpickle.Pickler(stream, protocol=5, buffer_callback=_collect(buffers)).dump(value)
+    except SerializationError:
+        raise
+    except Exception as error:
+        raise explain_pickling_failure(value, error, what=f"a value of type {kind.__qualname__}") from error
+    return Serialized(stream.getvalue(), buffers, refs)
+
+
+def _collect(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
+    def callback(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            buffer.raw()
+        except BufferError:  # not contiguous: pickle it in-band
+            return True
+        buffers.append(buffer)
+        return False
+
+    return callback
+
+
+def loads(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:
+    return pickle.loads(data, buffers=buffers)
+
+
+def dump_error(function: str, error: BaseException, worker: str) -> bytes:
+    """A failed task's error as bytes: always loadable, whatever the exception holds; cut when it is huge."""
+    if isinstance(error, TaskError):  # of a task this one waited for: keep the innermost account
+        wrapped = TaskError(error.function, error.remote_traceback, error.cause, error.worker)
+    else:
+        trace = "".join(traceback.format_exception(type(error), error, _own_frames_off(error)))
+        if len(trace) > MAX_TRACEBACK_CHARS:
+            half = MAX_TRACEBACK_CHARS // 2
+            trace = f"{trace[:half]}\n... {len(trace) - 2 * half} characters cut ...\n{trace[-half:]}"
+        wrapped = TaskError(function, trace, error, worker)
+    try:
+        with capture_refs():
+            data = cloudpickle.dumps(wrapped, protocol=5)
+        if len(data) <= MAX_ERROR_BYTES:
+            pickle.loads(data)  # an exception whose __init__ wants other arguments pickles well and loads badly
+            return data
+    except Exception:  # the traceback text still says all there is to say
+        pass
+    return cloudpickle.dumps(TaskError(wrapped.function, wrapped.remote_traceback, None, worker), protocol=5)
+
+
+def dump_engine_error(error: BaseException) -> bytes:
+    return cloudpickle.dumps(error, protocol=5)
+
+
+def load_error(data: bytes | memoryview) -> BaseException:
+    error: BaseException = pickle.loads(data)
+    return error
+
+
+def _own_frames_off(error: BaseException) -> Any:
+    """The traceback from the user's first frame on; the engine's own frames on top help nobody."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and "/engine/" in trace.tb_frame.f_code.co_filename:
+        trace = trace.tb_next
+    return trace
+
+
+def explain_pickling_failure(value: Any, error: BaseException, what: str) -> SerializationError:
+    """An error that says which part of ``value`` cannot be pickled."""
+    path, culprit = _culprit(value, (), 0, set())
+    where = f" at {path}" if path else ""
+    return SerializationError(
+        f"cannot pickle {what}: {type(culprit).__qualname__}{where} cannot travel to another process "
+        f"({type(error).__name__}: {error}). Create it inside the task, or leave it out of what the task captures."
+    )
+
+
+def _culprit(value: Any, path: tuple[str, ...], depth: int, seen: set[int]) -> tuple[str, Any]:
+    """Walks into ``value`` along the parts that fail to pickle, at most six levels deep."""
+    if depth < 6 and id(value) not in seen:
+        seen.add(id(value))
+        for name, part in _parts(value):
+            try:
+                with capture_refs():
+                    cloudpickle.dumps(part, protocol=5)
+            except Exception:
+                return _culprit(part, (*path, name), depth + 1, seen)
+    return "".join(path).lstrip("."), value
+
+
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [(f"[{key!r}]", item) for key, item in value.items()]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [(f"[{i}]", item) for i, item in enumerate(value)]
+    parts: list[tuple[str, Any]] = []
+    closure = getattr(value, "__closure__", None)
+    code = getattr(value, "__code__", None)
+    if code is not None:
+        for name, cell in zip(code.co_freevars, closure or (), strict=False):
+            try:
+                parts.append((f".{name}", cell.cell_contents))
+            except ValueError:  # an empty cell
+                continue
+        functions_globals = value.__globals__
+        parts += [(f".{name}", functions_globals[name]) for name in code.co_names if name in functions_globals]
+        parts += [(f".<default {i}>", item) for i, item in enumerate(value.__defaults__ or ())]
+    elif isinstance(value, type):
+        parts += [(f".{name}", item) for name, item in vars(value).items() if not name.startswith("__") or callable(item)]
+    parts += [(f".{name}", item) for name, item in getattr(value, "__dict__", {}).items() if not isinstance(value, type)]
+    return parts
