@@ -6,7 +6,7 @@ module. Everything importable travels by reference, as cloudpickle does it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -37,6 +37,20 @@ def export(target: Callable[..., Any]) -> Exported:
     except Exception as error:
         raise explain_pickling_failure(target, error, what=f"function or class {name}") from error
     return Exported(blake2b(blob, digest_size=16).digest(), blob, name, target)
+
+
+def split_returns(result: Any, num_returns: int) -> list[Any]:
+    """What a function returned, as its ``num_returns`` objects; raises ValueError when the numbers differ."""
+    if num_returns == 1:
+        return [result]
+    if num_returns == 0:
+        return []
+    if isinstance(result, (str, bytes)) or not isinstance(result, Iterable):
+        raise ValueError(f"returned one {type(result).__qualname__} where num_returns={num_returns}")
+    values = list(result)
+    if len(values) != num_returns:
+        raise ValueError(f"returned {len(values)} values where num_returns={num_returns}")
+    return values
 
 
 def load(blob: bytes) -> Callable[..., Any]:

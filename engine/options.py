@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -61,6 +62,23 @@ def demand(options: TaskOptions | ActorOptions) -> dict[str, int]:
     return {name: round(amount * UNITS) for name, amount in wanted.items() if amount}
 
 
+def machine_resources(
+    num_cpus: float | None, num_gpus: float | None, resources: Mapping[str, float] | None
+) -> dict[str, int]:
+    """What ``init`` gives the scheduler to share out, in :data:`UNITS`; the machine's CPUs by default.
+
+    Raises:
+        TypeError, ValueError: as for the options of tasks.
+    """
+    cpus = len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus
+    gpus = 0.0 if num_gpus is None else num_gpus
+    given = {} if resources is None else resources
+    _check_amounts(cpus, gpus, given)
+    total = {"CPU": round(cpus * UNITS), "GPU": round(gpus * UNITS)}
+    total.update({name: round(amount * UNITS) for name, amount in given.items()})
+    return {name: amount for name, amount in total.items() if amount or name == "CPU"}
+
+
 def merge_task_options(base: TaskOptions, given: Mapping[str, Any]) -> TaskOptions:
     """``base`` with ``given`` on top.
 
@@ -73,7 +91,7 @@ def merge_task_options(base: TaskOptions, given: Mapping[str, Any]) -> TaskOptio
         return base
     _check_names(given, TaskOptions, "task")
     merged = replace(base, **given)
-    _check_resources(merged)
+    _check_amounts(merged.num_cpus, merged.num_gpus, merged.resources)
     if not isinstance(merged.num_returns, int) or isinstance(merged.num_returns, bool):
         if merged.num_returns in ("streaming", "dynamic"):
             raise UnsupportedError("num_returns='streaming' is not supported yet; return a list or several values")
@@ -93,7 +111,7 @@ def merge_actor_options(base: ActorOptions, given: Mapping[str, Any]) -> ActorOp
         return base
     _check_names(given, ActorOptions, "actor")
     merged = replace(base, **given)
-    _check_resources(merged)
+    _check_amounts(merged.num_cpus, merged.num_gpus, merged.resources)
     _check_count("max_restarts", merged.max_restarts)
     if not isinstance(merged.name, str):
         raise TypeError(f"name must be a str, got {merged.name!r}")
@@ -114,13 +132,13 @@ def _check_names(given: Mapping[str, Any], options: type, kind: str) -> None:
         raise TypeError(f"unknown {kind} option {name!r}{hint}")
 
 
-def _check_resources(options: TaskOptions | ActorOptions) -> None:
-    if not isinstance(options.resources, Mapping):
-        raise TypeError(f"resources must be a dict of name to amount, got {options.resources!r}")
+def _check_amounts(num_cpus: Any, num_gpus: Any, resources: Any) -> None:
+    if not isinstance(resources, Mapping):
+        raise TypeError(f"resources must be a dict of name to amount, got {resources!r}")
     for reserved in ("CPU", "GPU"):
-        if reserved in options.resources:
+        if reserved in resources:
             raise ValueError(f"ask for {reserved}s with num_{reserved.lower()}s, not in resources")
-    amounts = {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus, **options.resources}
+    amounts = {"num_cpus": num_cpus, "num_gpus": num_gpus, **resources}
     for name, amount in amounts.items():
         if isinstance(amount, bool) or not isinstance(amount, (int, float)):
             raise TypeError(f"{name} must be a number, got {amount!r}")
