@@ -1,0 +1,47 @@
+"""Actors of the inline engine: an instance, a lock and, once it is dead, the reason."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..backend import ActorInfo
+from ..exceptions import ActorDiedError
+from ..functions import Exported
+from ..options import ActorOptions
+from ..serialization import dump_engine_error
+from .objects import StoredObject
+
+
+@dataclass(eq=False)
+class InlineActor:
+    """One actor."""
+
+    info: ActorInfo
+    cls: Exported
+    options: ActorOptions
+    key: tuple[str, str] | None
+    """(namespace, name) of a named actor."""
+    creation: StoredObject | None
+    """The arguments of ``__init__``, kept while the actor may be restarted."""
+    demand: dict[str, int]
+    instance: Any = None
+    death: bytes | None = None
+    """The pickled ActorDiedError, once it is dead."""
+    never: str | None = None
+    """Why it can never start, when it asks for what the engine does not have."""
+    restarts_left: int = 0
+    generation: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    """One call at a time. Re-entrant, for an actor that calls itself runs that call inside the first one."""
+
+    def die(self, reason: str, cause: BaseException | None = None) -> None:
+        """Drops the instance; every call from now on gets the reason."""
+        if self.death is None:
+            error = ActorDiedError(f"actor {self.info.class_name} ({self.info.actor_id.hex()}) is dead: {reason}")
+            error.__cause__ = cause
+            self.death = dump_engine_error(error)
+        self.instance = None
+        self.creation = None
+        self.generation += 1
