@@ -7,6 +7,8 @@ task raised: ``except ValueError`` and ``except TaskError`` both catch a task th
 
 from __future__ import annotations
 
+import inspect
+from contextlib import suppress
 from functools import lru_cache
 
 
@@ -62,6 +64,7 @@ class TaskError(EngineError):
         TaskError.__init__(error, self.function, self.remote_traceback, self.cause, self.worker)
         for key, value in getattr(self.cause, "__dict__", {}).items():
             error.__dict__.setdefault(key, value)
+        _copy_slots(self.cause, error)
         error.__cause__ = self.cause
         return error
 
@@ -72,6 +75,19 @@ class TaskError(EngineError):
 
 def _rebuild_task_error(function: str, trace: str, cause: BaseException | None, worker: str) -> TaskError:
     return TaskError(function, trace, cause, worker).as_instanceof_cause()
+
+
+def _copy_slots(source: BaseException, target: BaseException) -> None:
+    """What no ``__dict__`` holds: ``OSError.errno``, ``UnicodeError.start``, ``__slots__`` of own classes."""
+    for cls in type(source).__mro__:
+        if cls in (Exception, BaseException, object):
+            continue
+        for name, member in vars(cls).items():
+            if not (inspect.ismemberdescriptor(member) or inspect.isgetsetdescriptor(member)):
+                continue
+            if not name.startswith("__"):
+                with suppress(Exception):
+                    setattr(target, name, getattr(source, name))
 
 
 @lru_cache(maxsize=256)
@@ -111,6 +127,10 @@ class OwnerDiedError(ObjectLostError):
 
 class ObjectStoreFullError(EngineError, MemoryError):
     """Shared memory has no room for the object; the message names size, capacity and the fix."""
+
+
+class TaskUnschedulableError(EngineError):
+    """The task asks for resources that no machine here has; the message names both."""
 
 
 class OutOfMemoryError(EngineError, MemoryError):

@@ -92,10 +92,11 @@ def merge_task_options(base: TaskOptions, given: Mapping[str, Any]) -> TaskOptio
     _check_names(given, TaskOptions, "task")
     merged = replace(base, **given)
     _check_amounts(merged.num_cpus, merged.num_gpus, merged.resources)
-    if not isinstance(merged.num_returns, int) or isinstance(merged.num_returns, bool):
-        if merged.num_returns in ("streaming", "dynamic"):
+    returns: Any = merged.num_returns
+    if not isinstance(returns, int) or isinstance(returns, bool):
+        if returns in ("streaming", "dynamic"):
             raise UnsupportedError("num_returns='streaming' is not supported yet; return a list or several values")
-        raise TypeError(f"num_returns must be an int, got {merged.num_returns!r}")
+        raise TypeError(f"num_returns must be an int, got {returns!r}")
     if not 0 <= merged.num_returns <= MAX_RETURNS:
         raise ValueError(f"num_returns must be between 0 and {MAX_RETURNS}, got {merged.num_returns}")
     _check_count("max_retries", merged.max_retries)

@@ -104,7 +104,7 @@ class ActorHandle:
         if name not in info.methods:
             known = ", ".join(sorted(info.methods)) or "none"
             raise AttributeError(f"actor {info.class_name} has no public method {name!r}; it has: {known}")
-        method = ActorMethod(self, name, info.methods[name])
+        method = ActorMethod(info, self._handle, name, info.methods[name])
         self.__dict__[name] = method  # the next access is a plain attribute lookup
         return method
 
@@ -124,23 +124,24 @@ class ActorHandle:
 class ActorMethod:
     """A method of an actor; ``.remote(...)`` queues one call. Calls of one caller keep their order."""
 
-    __slots__ = ("_actor", "_name", "_num_returns")
+    # Not the ActorHandle: it caches its methods, and a cycle would keep the actor alive after its last handle.
+    __slots__ = ("_handle", "_info", "_name", "_num_returns")
 
-    def __init__(self, actor: ActorHandle, name: str, num_returns: int) -> None:
-        self._actor = actor
+    def __init__(self, info: ActorInfo, handle: ObjectRef, name: str, num_returns: int) -> None:
+        self._info = info
+        self._handle = handle
         self._name = name
         self._num_returns = num_returns
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        actor = self._actor
         refs = api.current_backend().submit_call(
-            actor._info, actor._handle, self._name, args, kwargs, self._num_returns
+            self._info, self._handle, self._name, args, kwargs, self._num_returns
         )
         return refs[0] if self._num_returns == 1 else (refs or None)
 
     def options(self, **options: Any) -> ActorMethod:
         merged = merge_task_options(TaskOptions(num_returns=self._num_returns), options)
-        return ActorMethod(self._actor, self._name, merged.num_returns)
+        return ActorMethod(self._info, self._handle, self._name, merged.num_returns)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"actor methods cannot be called directly: use .{self._name}.remote(...)")
@@ -193,4 +194,4 @@ def _public_methods(cls: type) -> dict[str, int]:
 
 
 def _blank(cls: type) -> Any:
-    return cls.__new__(cls)
+    return object.__new__(cls)
