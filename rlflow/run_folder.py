@@ -1,0 +1,142 @@
+"""The folder of one run: where each file lies, and how it is written and read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .checkpoint import save_checkpoint
+from .errors import InputError
+
+_STEP = re.compile(r"^step_(\d+)$")
+
+
+class RunFolder:
+    """Paths and files of one run; the folder exists already (see :meth:`create`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.evaluation_file = path / "evaluation.json"
+        self.environment_file = path / "environment.json"
+        self.log_file = path / "log.txt"
+        self.checkpoints = path / "checkpoints"
+        self.store = path / "store"
+
+    @classmethod
+    def create(cls, runs_dir: Path, name: str) -> RunFolder:
+        """Makes ``runs_dir/name``, or ``name_2``, ``name_3``, ...: a run never writes into another's folder.
+
+        Raises:
+            InputError: the folder cannot be made or written.
+        """
+        candidate, number = name, 1
+        while True:
+            path = runs_dir / candidate
+            try:
+                path.mkdir(parents=True)
+                probe = path / "checkpoints"
+                probe.mkdir()
+                return cls(path)
+            except FileExistsError:
+                if not path.is_dir():
+                    raise InputError(
+                        f"cannot make the run folder {path}: a file of that name is in the way; "
+                        "set runs_dir or name to something else"
+                    ) from None
+                number += 1
+                candidate = f"{name}_{number}"
+            except OSError as error:
+                raise InputError(
+                    f"cannot make the run folder {path}: {error.strerror}; set runs_dir=<a folder you may write>"
+                ) from None
+
+    def write_config(self, values: Mapping[str, Any]) -> None:
+        """The complete config; ``rlflow train`` takes the file as it is."""
+        text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+        self.config_file.write_text(text, encoding="utf-8")
+
+    def append_metrics(self, metrics: Mapping[str, float]) -> None:
+        """One line an iteration, complete on disk before the next begins. NaN and infinity become ``null``."""
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({key: finite(value) for key, value in metrics.items()}) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All lines of ``metrics.jsonl``; a last line that a crash cut short is left out."""
+        if not self.metrics_file.is_file():
+            return []
+        rows = []
+        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+        return rows
+
+    def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    def save_checkpoint(self, env_steps: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int) -> Path:
+        """Writes ``checkpoints/step_<env_steps>`` and deletes all but the newest ``keep``."""
+        path = self.checkpoints / f"step_{env_steps}"
+        save_checkpoint(path, state, {**about, "env_steps": env_steps})
+        for old in self.list_checkpoints()[:-keep]:
+            shutil.rmtree(old)
+        return path
+
+    def list_checkpoints(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        if not self.checkpoints.is_dir():
+            return []
+        steps = [(int(match[1]), entry) for entry in self.checkpoints.iterdir() if (match := _STEP.match(entry.name))]
+        return [entry for _, entry in sorted(steps)]
+
+
+def find_run(name: str, runs_dir: str = "runs") -> RunFolder:
+    """The run that a person means by ``name``: a path, or a name under ``runs_dir``.
+
+    Raises:
+        InputError: there is none; with the newest runs there are.
+    """
+    for path in (Path(name), Path(runs_dir) / name):
+        if (path / "config.yaml").is_file():
+            return RunFolder(path)
+    if Path(name).is_dir():
+        raise InputError(f"{name} is no run folder: it has no config.yaml")
+    known = [entry for entry in _entries(Path(runs_dir)) if (entry / "config.yaml").is_file()]
+    newest = sorted(known, key=lambda entry: entry.stat().st_mtime, reverse=True)[:5]
+    hint = f"; the newest in {runs_dir}/: {', '.join(entry.name for entry in newest)}" if newest else ""
+    raise InputError(f"there is no run {name!r}, neither as a folder nor in {runs_dir}/{hint}")
+
+
+def default_name(algorithm: str, env: str, seed: int | None) -> str:
+    """``ppo_CartPole-v1_0_20250131-174502``."""
+    parts = [algorithm, env, "noseed" if seed is None else str(seed), time.strftime("%Y%m%d-%H%M%S")]
+    return "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
+
+
+def shown_path(path: Path) -> str:
+    """The path as one would type it here: relative to the working folder where it lies in it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: ``None`` for numbers that are none, everything else as it is."""
+    if isinstance(value, (float, int)) and not isinstance(value, bool):
+        return value if math.isfinite(value) else None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
