@@ -57,11 +57,14 @@ class TaskError(EngineError):
         """This error as an instance of both :class:`TaskError` and the cause's class, where that is possible."""
         if self.cause is None or isinstance(self.cause, TaskError):
             return self
-        combined = _combined_class(type(self.cause))
+        combined = _combined_class(type(self.cause))  # type: ignore[arg-type]  # mypy takes __hash__ for unbound
         if combined is None:
             return self
-        error = combined.__new__(combined, self.function, self.remote_traceback, self.cause, self.worker)
-        TaskError.__init__(error, self.function, self.remote_traceback, self.cause, self.worker)
+        try:
+            error = combined.__new__(combined, self.function, self.remote_traceback, self.cause, self.worker)
+            TaskError.__init__(error, self.function, self.remote_traceback, self.cause, self.worker)
+        except Exception:  # a class with a __new__ of its own, or that forbids our attributes
+            return self
         for key, value in getattr(self.cause, "__dict__", {}).items():
             error.__dict__.setdefault(key, value)
         _copy_slots(self.cause, error)
@@ -97,7 +100,7 @@ def _combined_class(cause: type[BaseException]) -> type[TaskError] | None:
         return None
     try:
         return type(f"TaskError({cause.__name__})", (TaskError, cause), {"__module__": TaskError.__module__})
-    except TypeError:  # e.g. a class with incompatible __slots__ or a final class
+    except Exception:  # incompatible __slots__, a final class, an __init_subclass__ with arguments
         return None
 
 

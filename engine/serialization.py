@@ -7,6 +7,7 @@ load by value, goes through cloudpickle. Refs inside the value are collected on 
 
 from __future__ import annotations
 
+import os
 import pickle
 import traceback
 from collections.abc import Callable, Iterable
@@ -21,6 +22,7 @@ from .refs import ObjectRef, capture_refs
 
 MAX_TRACEBACK_CHARS = 20_000
 MAX_ERROR_BYTES = 1_000_000
+_ENGINE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 NONE = pickle.dumps(None, protocol=5)
 
 _SCALARS = frozenset((int, float, bool, str, bytes, complex, type(None), np.float32, np.float64, np.int32, np.int64))
@@ -82,37 +84,98 @@ def loads(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:
 def dump_error(function: str, error: BaseException, worker: str) -> bytes:
     """A failed task's error as bytes: always loadable, whatever the exception holds; cut when it is huge."""
     if isinstance(error, TaskError):  # of a task this one waited for: keep the innermost account
-        wrapped = TaskError(error.function, error.remote_traceback, error.cause, error.worker)
+        function, trace, cause, worker = error.function, error.remote_traceback, error.cause, error.worker
     else:
         trace = "".join(traceback.format_exception(type(error), error, _own_frames_off(error)))
+        cause = error
         if len(trace) > MAX_TRACEBACK_CHARS:
             half = MAX_TRACEBACK_CHARS // 2
             trace = f"{trace[:half]}\n... {len(trace) - 2 * half} characters cut ...\n{trace[-half:]}"
-        wrapped = TaskError(function, trace, error, worker)
-    try:
-        with capture_refs():
-            data = cloudpickle.dumps(wrapped, protocol=5)
-        if len(data) <= MAX_ERROR_BYTES:
-            pickle.loads(data)  # an exception whose __init__ wants other arguments pickles well and loads badly
-            return data
-    except Exception:  # the traceback text still says all there is to say
-        pass
-    return cloudpickle.dumps(TaskError(wrapped.function, wrapped.remote_traceback, None, worker), protocol=5)
+    # The cause is a pickle inside the pickle: where it cannot be loaded, the rest still can.
+    return pickle.dumps(_Travelling(_load_task_error, (function, trace, worker, _dump_cause(cause))), protocol=5)
 
 
 def dump_engine_error(error: BaseException) -> bytes:
-    return cloudpickle.dumps(error, protocol=5)
+    """An error of the engine's own, with its ``__cause__``, which pickle alone would lose."""
+    cause: bytes | None = None
+    if isinstance(error.__cause__, TaskError):
+        cause = dump_error("", error.__cause__, "")
+    elif error.__cause__ is not None:
+        cause = dump_engine_error(error.__cause__)
+    return pickle.dumps(_Travelling(_load_engine_error, (cloudpickle.dumps(error, protocol=5), cause)), protocol=5)
 
 
 def load_error(data: bytes | memoryview) -> BaseException:
+    """The error of :func:`dump_error` or :func:`dump_engine_error`, a new instance each time."""
     error: BaseException = pickle.loads(data)
+    return error
+
+
+class _Travelling:
+    """Pickles as a call."""
+
+    def __init__(self, call: Callable[..., BaseException], arguments: tuple[Any, ...]) -> None:
+        self._call = (call, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._call
+
+
+def _load_task_error(function: str, trace: str, worker: str, cause: bytes | None) -> TaskError:
+    loaded: BaseException | None = None
+    if cause is not None:
+        try:
+            loaded = pickle.loads(cause)
+        except Exception as error:  # its class lives in a module that only the worker has
+            trace = f"{trace.rstrip()}\n(the exception itself cannot be loaded here: {type(error).__name__}: {error})"
+    return TaskError(function, trace, loaded, worker).as_instanceof_cause()
+
+
+def _load_engine_error(error: bytes, cause: bytes | None) -> BaseException:
+    loaded: BaseException = pickle.loads(error)
+    if cause is not None:
+        loaded.__cause__ = load_error(cause)
+    return loaded
+
+
+def _dump_cause(cause: BaseException | None) -> bytes | None:
+    """The exception as bytes that load; ``None`` when it cannot be pickled or is huge."""
+    if cause is None:
+        return None
+    for pickler in (cloudpickle.Pickler, _ErrorPickler):
+        stream = BytesIO()
+        try:
+            with capture_refs():
+                pickler(stream, protocol=5).dump(cause)
+            data = stream.getvalue()
+            if len(data) <= MAX_ERROR_BYTES and isinstance(pickle.loads(data), BaseException):
+                return data
+        except Exception:  # the traceback text still says all there is to say
+            continue
+    return None
+
+
+class _ErrorPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """For exceptions whose ``__init__`` wants other arguments than ``args``: they pickle well and load badly."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, BaseException) and not isinstance(value, TaskError):
+            return _bare_exception, (type(value), value.args), value.__dict__ or None
+        return super().reducer_override(value)
+
+
+def _bare_exception(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    error = cls.__new__(cls)
+    error.args = args
     return error
 
 
 def _own_frames_off(error: BaseException) -> Any:
     """The traceback from the user's first frame on; the engine's own frames on top help nobody."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and "/engine/" in trace.tb_frame.f_code.co_filename:
+    while trace is not None and trace.tb_next is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith(_ENGINE_FOLDER):
+            break
         trace = trace.tb_next
     return trace
 
