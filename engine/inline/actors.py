@@ -39,7 +39,8 @@ class InlineActor:
     def die(self, reason: str, cause: BaseException | None = None) -> None:
         """Drops the instance; every call from now on gets the reason."""
         if self.death is None:
-            error = ActorDiedError(f"actor {self.info.class_name} ({self.info.actor_id.hex()}) is dead: {reason}")
+            who = f"actor {self.info.class_name} ({self.info.actor_id.hex()})"
+            error = ActorDiedError(f"{who} is dead: {reason}")
             error.__cause__ = cause
             self.death = dump_engine_error(error)
         self.instance = None

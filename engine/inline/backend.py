@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from .. import ids
@@ -33,7 +34,9 @@ class _Scope:
 
     __slots__ = ("actor_id", "demand", "indices", "name", "task_id")
 
-    def __init__(self, name: bytes, task_id: bytes | None, actor_id: bytes | None, held: dict[str, int]) -> None:
+    def __init__(
+        self, name: bytes, task_id: bytes | None, actor_id: bytes | None, held: dict[str, int]
+    ) -> None:
         self.name = name
         self.indices = itertools.count()
         self.task_id = task_id
@@ -87,7 +90,8 @@ class InlineBackend:
             results = [StoredObject(never=never) for _ in range(options.num_returns)]
         else:
             scope = _Scope(ids.child_scope(task), task, None, wanted)
-            results = self._run(scope, function.name, lambda: self._load(function), packed, options.num_returns)
+            target = partial(self._load, function)
+            results = self._run(scope, function.name, target, packed, options.num_returns)
         return [self._objects.add(ids.object_id(task, i), stored) for i, stored in enumerate(results)]
 
     def _run(
@@ -210,7 +214,8 @@ class InlineBackend:
     ) -> list[StoredObject]:
         actor = self._actors.get(info.actor_id)
         if actor is None:
-            actor = InlineActor(info, Exported(b"", b"", info.class_name, _nothing), ActorOptions(), None, None, {})
+            unknown = Exported(b"", b"", info.class_name, _nothing)
+            actor = InlineActor(info, unknown, ActorOptions(), None, None, {})
             actor.die("this engine does not know it; it lived in an engine that was shut down")
         with actor.lock:
             if actor.never is not None:
@@ -220,7 +225,8 @@ class InlineBackend:
                 instance = actor.instance
                 name = f"{info.class_name}.{method}"
                 scope = self._actor_scope(actor, task)
-                results = self._run(scope, name, lambda: getattr(instance, method), packed, num_returns)
+                target = partial(getattr, instance, method)
+                results = self._run(scope, name, target, packed, num_returns)
             if actor.generation == generation and actor.death is None:
                 return results
             # Dead before the call or killed by it: what it returned would never have left its process.
@@ -307,8 +313,8 @@ class InlineBackend:
     def _find(self, ref: ObjectRef) -> StoredObject:
         stored = self._objects.find(ref.binary())
         if stored is None:
-            lost = ObjectLostError(f"{ref!r} is unknown here: it was freed, or made before the last engine.shutdown()")
-            return StoredObject(error=dump_engine_error(lost))
+            why = f"{ref!r} is unknown here: it was freed, or made before the last engine.shutdown()"
+            return StoredObject(error=dump_engine_error(ObjectLostError(why)))
         return stored
 
     # --- resources and context -----------------------------------------------------------------------------
@@ -319,8 +325,8 @@ class InlineBackend:
     def available_resources(self) -> dict[str, float]:
         """All but what actors and the calling task hold; a task that waits for another gives its share back."""
         left = dict(self._total)
-        holders = [actor.demand for actor in self._actors.values() if actor.death is None and actor.never is None]
-        for held in [*holders, self._scope().demand]:
+        actors = [actor for actor in self._actors.values() if actor.death is None and actor.never is None]
+        for held in [self._scope().demand, *(actor.demand for actor in actors)]:
             for name, amount in held.items():
                 left[name] = max(0, left[name] - amount)
         return {name: amount / UNITS for name, amount in left.items()}
