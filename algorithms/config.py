@@ -1,0 +1,31 @@
+"""The part of a config that every algorithm has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class AlgorithmConfig(BaseModel):
+    """Typed and strict: unknown keys are errors, ``"3"`` is not a number, ``True`` is not an int; ints pass as floats."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    env: str = Field(description="gymnasium id of the environment: 'CartPole-v1', 'my_module:MyEnv-v0'")
+    env_kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the environment")
+    seed: int = Field(default=0, ge=0, description="seed of everything random in the run")
+    num_envs: int = Field(default=8, ge=1, description="environments stepped in parallel, over all groups")
+    env_groups: int = Field(
+        default=1, ge=1,
+        description="independent rollout tasks an iteration; fixes the numbers, whatever the number of workers",
+    )
+
+    @model_validator(mode="after")
+    def _groups_divide_envs(self) -> AlgorithmConfig:
+        if self.num_envs % self.env_groups:
+            raise ValueError(
+                f"num_envs ({self.num_envs}) must be a multiple of env_groups ({self.env_groups}): "
+                "every group has the same number of environments"
+            )
+        return self

@@ -1,0 +1,175 @@
+"""Environments: found by id, made in vectors, stepped with one meaning whatever the autoreset mode."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from numpy.typing import NDArray
+
+from rlflow import engine
+
+from .errors import EnvStepError, UnknownEnvError, did_you_mean
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+def check_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> gymnasium.envs.registration.EnvSpec:
+    """The registered spec of ``env_id`` (``Env-v0`` or ``module:Env-v0``), without making the environment.
+
+    Raises:
+        UnknownEnvError: not registered (with the nearest ids), or its module cannot be imported.
+    """
+    module, colon, name = env_id.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UnknownEnvError(f"env {env_id!r}: cannot import module {module!r} ({error})") from None
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        hint = did_you_mean(name, gymnasium.registry)
+        detail = "" if isinstance(error, gymnasium.error.NameNotFound) else f" ({error})"
+        raise UnknownEnvError(f"unknown env {env_id!r}{hint or detail}") from None
+
+
+def worker_name() -> str:
+    """This process, in words, for error messages."""
+    if not engine.is_initialized():
+        return f"pid {os.getpid()}"
+    return f"worker {engine.get_runtime_context().worker_id} (pid {os.getpid()})"
+
+
+class Located(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Says which environment raised, with which seed and action; changes nothing else."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], env_id: str, index: int) -> None:
+        super().__init__(env)
+        self._env_id = env_id
+        self.index = index
+        self.seed: int | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if seed is not None:
+            self.seed = seed
+        try:
+            return self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise _env_error(error, self._env_id, "reset", self.index, self.seed, None) from error
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        try:
+            return self.env.step(action)
+        except Exception as error:
+            raise _env_error(error, self._env_id, "step", self.index, self.seed, action) from error
+
+
+def _env_error(
+    error: Exception, env_id: str, operation: str, index: int | None, seed: int | None, action: Any
+) -> EnvStepError:
+    if isinstance(error, EnvStepError):
+        return error
+    text = None if action is None else np.array2string(np.asarray(action), threshold=64)
+    return EnvStepError(env_id, operation, worker_name(), index, seed, text, traceback.format_exc())
+
+
+def _make_vector(env_id: str, env_kwargs: Mapping[str, Any], num_envs: int, first_index: int) -> VectorEnv[Any, Any, Any]:
+    spec = check_env(env_id)
+    if spec.vector_entry_point is not None and not spec.additional_wrappers:
+        return gymnasium.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
+
+    def make(index: int) -> gymnasium.Env[Any, Any]:
+        return Located(gymnasium.make(env_id, disable_env_checker=True, **env_kwargs), env_id, first_index + index)
+
+    return SyncVectorEnv([lambda i=i: make(i) for i in range(num_envs)], autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+class VectorStepper:
+    """A vector environment whose steps mean the same in every autoreset mode, with flat float32 observations.
+
+    Args:
+        env_id, env_kwargs: what to make.
+        num_envs: B.
+        first_index: number of the first of its environments within the run, for error messages.
+
+    Raises:
+        EnvStepError: making, resetting or stepping it raised.
+        UnknownEnvError: no such id.
+    """
+
+    def __init__(self, env_id: str, env_kwargs: Mapping[str, Any], num_envs: int, first_index: int = 0) -> None:
+        self.env_id = env_id
+        self.num_envs = num_envs
+        self.seed: int | None = None
+        try:
+            self.env = _make_vector(env_id, env_kwargs, num_envs, first_index)
+        except UnknownEnvError:
+            raise
+        except Exception as error:
+            raise _env_error(error, env_id, "make", None, None, None) from error
+        mode = AutoresetMode(self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.next_step_resets = mode is AutoresetMode.NEXT_STEP
+        """After a done step the next one ignores the action and resets: its row is no transition."""
+        self._reset_by_hand = mode is AutoresetMode.DISABLED
+
+    def reset(self, seeds: list[int]) -> Floats:
+        """Resets all B environments from ``seeds`` (B of them; a native vector env uses the first only) → [B, O]."""
+        self.seed = seeds[0]
+        argument = seeds if isinstance(self.env, SyncVectorEnv) else seeds[0]
+        try:
+            observations, _ = self.env.reset(seed=argument)
+        except Exception as error:
+            raise _env_error(error, self.env_id, "reset", None, self.seed, None) from error
+        return self._flat(observations)
+
+    def step(self, actions: NDArray[Any]) -> tuple[Floats, NDArray[Any], Bools, Bools, Floats | None]:
+        """One step of all environments.
+
+        Returns:
+            observations [B, O] to act in next; rewards [B]; terminated [B]; truncated [B]; and the final
+            observations [B, O], of which only rows of done environments matter: ``None`` when none is done, and
+            always when ``next_step_resets``, because ``observations`` holds them then.
+        """
+        try:
+            stepped, rewards, terminated, truncated, info = self.env.step(actions)
+            observations = self._flat(stepped)
+            if self.next_step_resets:
+                return observations, rewards, terminated, truncated, None
+            done = terminated | truncated
+            if not done.any():
+                return observations, rewards, terminated, truncated, None
+            final = observations.copy()
+            if self._reset_by_hand:
+                reset, _ = self.env.reset(options={"reset_mask": done})
+                observations = self._flat(reset)
+            else:
+                for i in np.flatnonzero(done):
+                    final[i] = np.asarray(info["final_obs"][i], np.float32).reshape(-1)
+            return observations, rewards, terminated, truncated, final
+        except EnvStepError:
+            raise
+        except Exception as error:
+            raise _env_error(error, self.env_id, "step", None, self.seed, actions) from error
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _flat(self, observations: Any) -> Floats:
+        return np.ascontiguousarray(observations, dtype=np.float32).reshape(self.num_envs, -1)
+
+
+def spaces_of(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
+    """(observation space, action space) of one environment."""
+    stepper = VectorStepper(env_id, env_kwargs, 1)
+    try:
+        return stepper.env.single_observation_space, stepper.env.single_action_space
+    finally:
+        stepper.close()

@@ -1,0 +1,80 @@
+"""Evaluation: whole episodes under a fixed policy, as engine tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlflow import engine
+
+from .envs import VectorStepper
+from .policies.actor_critic import BoundActorCritic, MlpActorCritic
+from .policies.mlp import Floats
+from .seeding import Role, generator, integers
+
+EPISODES_PER_TASK = 10
+"""Fixed, so that the episodes do not depend on the number of workers."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns and lengths of evaluation episodes, in a fixed order."""
+
+    returns: list[float]
+    lengths: list[int]
+
+    @property
+    def mean_return(self) -> float:
+        return float(np.mean(self.returns))
+
+
+def play_episodes(
+    env: str, env_kwargs: Mapping[str, Any], policy: MlpActorCritic, weights: Floats, episodes: int, seed: int,
+    chunk: int, deterministic: bool,
+) -> tuple[list[float], list[int]]:
+    """The first episode of each of ``episodes`` environments stepped together → (returns, lengths).
+
+    Counting the first episode of every environment, and not the first episodes to end, keeps long ones in.
+    """
+    stepper = VectorStepper(env, env_kwargs, episodes, first_index=chunk * EPISODES_PER_TASK)
+    try:
+        bound = BoundActorCritic(policy, weights)
+        head = bound.head
+        random = generator(seed, Role.EVALUATION_ACTIONS, chunk)
+        observations = stepper.reset(integers(seed, Role.EVALUATION_ENVS, chunk, 0, episodes))
+        returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+        running = np.ones(episodes, np.bool_)
+        while running.any():
+            outputs = bound.policy.forward(observations)
+            if deterministic:
+                actions = head.mode(outputs)
+            else:
+                actions = head.sample(outputs, bound.log_std, head.noise(random, (episodes,)))
+            observations, rewards, terminated, truncated, _ = stepper.step(head.to_env(actions))
+            returns[running] += rewards[running]
+            lengths += running
+            running &= ~(terminated | truncated)
+        return returns.tolist(), lengths.tolist()
+    finally:
+        stepper.close()
+
+
+def evaluate(
+    env: str, env_kwargs: Mapping[str, Any], policy: MlpActorCritic, weights: Any, episodes: int, seed: int,
+    deterministic: bool = True,
+) -> Evaluation:
+    """``episodes`` whole episodes, :data:`EPISODES_PER_TASK` to a task; ``weights`` is a ref or a flat vector.
+
+    Raises:
+        EnvStepError: an environment raised (as the cause of the engine's TaskError).
+    """
+    task = engine.remote(play_episodes)
+    refs = []
+    for chunk, first in enumerate(range(0, episodes, EPISODES_PER_TASK)):
+        count = min(EPISODES_PER_TASK, episodes - first)
+        refs.append(task.remote(env, dict(env_kwargs), policy, weights, count, seed, chunk, deterministic))
+    parts = engine.get(refs)
+    return Evaluation([r for part in parts for r in part[0]], [n for part in parts for n in part[1]])

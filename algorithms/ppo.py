@@ -1,0 +1,354 @@
+"""PPO: proximal policy optimisation with a clipped surrogate (Schulman et al. 2017, arXiv:1707.06347).
+
+Reads from top to bottom: the config; one iteration as the driver sees it (``PPO``); what the learner does with
+the trajectories (``PPOLearner``). A variant overrides ``loss``, ``make_policy``, ``collect`` or ``training_step``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import uuid4
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rlflow import engine
+
+from .advantages import generalized_advantages
+from .base import Algorithm
+from .config import AlgorithmConfig
+from .envs import spaces_of
+from .errors import StateError, TrainingDivergedError
+from .evaluation import Evaluation, evaluate
+from .policies.actor_critic import MlpActorCritic
+from .policies.mlp import Activation, Floats
+from .rollout import RolloutReport, RolloutSpec, RolloutState, Trajectory, forget, initial_state, rollout
+from .schedules import Schedule, value_at
+from .seeding import Role, generator
+from .states import pack_rollout_state, unpack_rollout_state
+
+if TYPE_CHECKING:  # torch is imported by the learner's process only
+    import torch
+
+    from .learner import Outputs
+
+
+class PPOConfig(AlgorithmConfig):
+    """Hyperparameters; the defaults are those of Stable-Baselines3."""
+
+    rollout_length: int = Field(default=256, ge=1, description="T, steps of each environment an iteration")
+    minibatch_size: int = Field(default=64, ge=1, description="transitions a gradient step; all of them if fewer")
+    epochs: int = Field(default=10, ge=1, description="passes over an iteration's transitions")
+    gamma: float = Field(default=0.99, ge=0, le=1, description="discount γ")
+    gae_lambda: float = Field(default=0.95, ge=0, le=1, description="λ of generalised advantage estimation")
+    clip_range: Schedule = Field(default=0.2, description="ε, how far the probability ratio may leave 1")
+    clip_range_value: Schedule | None = Field(
+        default=None, description="how far a value may move from its old one; null: as far as it likes"
+    )
+    learning_rate: Schedule = Field(default=3e-4, description="Adam's step size")
+    entropy_coef: Schedule = Field(default=0.0, description="weight of the entropy bonus")
+    value_coef: float = Field(default=0.5, ge=0, description="weight of the value loss")
+    max_grad_norm: float = Field(default=0.5, gt=0, description="gradients are scaled down to this norm")
+    normalize_advantage: bool = Field(default=True, description="zero mean, unit variance in each minibatch")
+    target_kl: float | None = Field(
+        default=None, gt=0, description="stop an iteration's epochs once KL exceeds 1.5 times this; null: never"
+    )
+    policy_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="policy network's hidden layers")
+    value_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="value network's hidden layers")
+    activation: Activation = Field(default="tanh", description="after hidden layers: tanh or relu")
+    log_std_init: float = Field(default=0.0, description="first log standard deviation of Box actions")
+
+
+@dataclass
+class Batch:
+    """N transitions for one gradient step, as tensors, and the coefficients of this iteration."""
+
+    actions: torch.Tensor
+    """[N] int64 (Discrete) or [N, A] (Box)."""
+    old_log_probs: torch.Tensor
+    """[N], under the policy that acted."""
+    advantages: torch.Tensor
+    """[N], normalised if the config says so."""
+    returns: torch.Tensor
+    """[N], advantages + old values: the value network's targets."""
+    old_values: torch.Tensor
+    """[N]"""
+    clip_range: float
+    clip_range_value: float | None
+    entropy_coef: float
+    report: bool
+    """Whether statistics are wanted; without, an empty dict saves their time."""
+
+
+class PPO(Algorithm):
+    """The driver's side: sends out rollouts, hands the trajectories to the learner, passes the new weights on."""
+
+    name: ClassVar[str] = "ppo"
+    Config: ClassVar[type[AlgorithmConfig]] = PPOConfig
+    config: PPOConfig
+
+    def __init__(self, config: AlgorithmConfig, total_env_steps: int) -> None:
+        super().__init__(config, total_env_steps)
+        assert isinstance(config, PPOConfig)
+        self.config = config
+        self.episodes = 0
+        self._recent: deque[tuple[float, int]] = deque(maxlen=100)
+        self._run = uuid4().hex
+        self._learner: Any = None
+
+    def make_policy(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> MlpActorCritic:
+        """The networks' shape for these spaces. Override for another one."""
+        c = self.config
+        return MlpActorCritic(
+            observation_space, action_space, policy_hidden=c.policy_hidden, value_hidden=c.value_hidden,
+            activation=c.activation, log_std_init=c.log_std_init,
+        )
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The clipped surrogate (eq. 7) with value loss and entropy bonus (eq. 9), to be minimised.
+
+        Runs in the learner's process; override for another objective. ``self`` is a copy there that has
+        ``config`` and nothing of the run.
+
+        Returns:
+            the scalar, and statistics by name (scalars; may be empty unless ``batch.report``).
+        """
+        log_ratio = outputs.distribution.log_prob(batch.actions) - batch.old_log_probs
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1.0 - batch.clip_range, 1.0 + batch.clip_range)
+        policy_loss = -(batch.advantages * ratio).minimum(batch.advantages * clipped).mean()
+
+        error = outputs.values - batch.returns
+        value_loss = error.square().mean()
+        if batch.clip_range_value is not None:
+            moved = (outputs.values - batch.old_values).clamp(-batch.clip_range_value, batch.clip_range_value)
+            value_loss = error.square().maximum((batch.old_values + moved - batch.returns).square()).mean()
+
+        total = policy_loss + self.config.value_coef * value_loss
+        if batch.entropy_coef:
+            total = total - batch.entropy_coef * outputs.distribution.entropy().mean()
+        if not batch.report:
+            return total, {}
+        log_ratio, ratio = log_ratio.detach(), ratio.detach()
+        return total, {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": outputs.distribution.entropy().detach().mean(),
+            "kl": (ratio - 1.0 - log_ratio).mean(),  # Schulman's low-variance estimate, http://joschu.net/blog/kl-approx.html
+            "clip_fraction": ((ratio - 1.0).abs() > batch.clip_range).float().mean(),
+        }
+
+    def setup(self) -> None:
+        c = self.config
+        spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_kwargs))
+        self.policy = self.make_policy(*spaces)
+        first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
+        self._weights = engine.put(first)
+        self._learner = engine.remote(PPOLearner).remote(type(self), c, self.total_env_steps, self.policy, first)
+        self._spec = engine.put(
+            RolloutSpec(self._run, c.env, c.env_kwargs, c.seed, c.num_envs // c.env_groups, c.rollout_length, self.policy)
+        )
+        self._states = [engine.put(initial_state(group)) for group in range(c.env_groups)]
+        self._rollout = engine.remote(num_returns=3)(rollout)
+
+    def collect(self) -> tuple[list[engine.ObjectRef], list[engine.ObjectRef]]:
+        """Sends out one rollout per group → (trajectory refs, report refs), in group order, at once."""
+        trajectories, reports = [], []
+        for group, state in enumerate(self._states):
+            near = engine.NearObject(state)  # the worker that made the state still has its environments
+            trajectory, self._states[group], report = self._rollout.options(scheduling_strategy=near).remote(
+                self._spec, self._weights, state
+            )
+            trajectories.append(trajectory)
+            reports.append(report)
+        return trajectories, reports
+
+    def training_step(self) -> dict[str, float]:
+        started = time.perf_counter()
+        trajectories, reports = self.collect()
+        self._weights, statistics = self._learner.update.remote(self.progress, self.iteration, *trajectories)
+        collected: list[RolloutReport] = engine.get(reports)
+        learning = time.perf_counter()
+        learned: dict[str, float] = engine.get(statistics)
+        ended = time.perf_counter()
+
+        steps = sum(report.steps for report in collected)
+        for report in collected:
+            self._recent.extend(zip(report.episode_returns, report.episode_lengths, strict=True))
+            self.episodes += len(report.episode_returns)
+        self.env_steps += steps
+        self.iteration += 1
+        metrics: dict[str, float] = {
+            "env_steps": self.env_steps,
+            "iteration": self.iteration,
+            "episodes": self.episodes,
+            "env_restarts": sum(report.env_restarts for report in collected),
+            "steps_per_second": steps / (ended - started),
+            "time_rollout": learning - started,
+            "time_learn": ended - learning,
+            **learned,
+        }
+        if self._recent:
+            metrics["episode_return"] = float(np.mean([value for value, _ in self._recent]))
+            metrics["episode_length"] = float(np.mean([length for _, length in self._recent]))
+        return metrics
+
+    def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
+        return evaluate(
+            self.config.env, self.config.env_kwargs, self.policy, self._weights, episodes, seed, deterministic
+        )
+
+    def state(self) -> dict[str, Any]:
+        states: list[RolloutState] = engine.get(self._states)
+        return {
+            "algorithm": self.name,
+            "env_steps": self.env_steps,
+            "iteration": self.iteration,
+            "episodes": self.episodes,
+            "recent_returns": [value for value, _ in self._recent],
+            "recent_lengths": [length for _, length in self._recent],
+            "learner": engine.get(self._learner.state.remote()),
+            "groups": [pack_rollout_state(state) for state in states],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        c = self.config
+        shape = (state.get("algorithm"), len(state.get("groups", ())))
+        if shape != (self.name, c.env_groups):
+            raise StateError(
+                f"this state is of algorithm {shape[0]!r} with {shape[1]} env groups; the config says {self.name!r} "
+                f"with {c.env_groups}"
+            )
+        self.env_steps, self.iteration, self.episodes = state["env_steps"], state["iteration"], state["episodes"]
+        self._recent.clear()
+        self._recent.extend(zip(state["recent_returns"], state["recent_lengths"], strict=True))
+        self._weights = self._learner.load_state.remote(state["learner"])
+        self._states = [engine.put(unpack_rollout_state(group)) for group in state["groups"]]
+        engine.get(self._weights)  # a state that does not fit fails here
+
+    def close(self) -> None:
+        if self._learner is not None and engine.is_initialized():
+            engine.kill(self._learner)
+        self._learner = None
+        forget(self._run)  # the inline engine has them in this process
+
+
+class PPOLearner:
+    """The learner's side, an actor: trajectories in, new weights and statistics out."""
+
+    def __init__(
+        self, algorithm: type[PPO], config: PPOConfig, total_env_steps: int, policy: MlpActorCritic, weights: Floats
+    ) -> None:
+        import torch
+
+        from .learner import OutputLearner
+
+        torch.set_num_threads(1)  # at these sizes a second thread only waits for the first
+        self._loss = algorithm(config, total_env_steps).loss
+        self._config = config
+        self._learner = OutputLearner(policy, weights)
+        self._from_numpy = torch.from_numpy
+
+    @engine.method(num_returns=2)
+    def update(self, progress: float, iteration: int, *trajectories: Trajectory) -> tuple[Floats, dict[str, float]]:
+        """``epochs`` passes over the trajectories of all groups (in group order) → (weights, statistics)."""
+        c = self._config
+        learning_rate = value_at(c.learning_rate, progress)
+        data = self._flatten(trajectories)
+        count = len(data["advantages"])
+        shuffles = generator(c.seed, Role.MINIBATCHES, 0, iteration)
+        parts = max(1, round(count / c.minibatch_size))
+        # One minibatch is all there is: nothing to shuffle, and its tensors serve every epoch.
+        whole = [self._minibatch(data, None, progress)] if parts == 1 else []
+
+        reported: list[dict[str, torch.Tensor]] = []
+        for epoch in range(c.epochs):
+            report = epoch == c.epochs - 1 or c.target_kl is not None
+            batches = whole or [
+                self._minibatch(data, rows, progress) for rows in np.array_split(shuffles.permutation(count), parts)
+            ]
+            for observations, batch in batches:
+                batch.report = report
+                statistics, taken = self._learner.step(
+                    observations, batch, self._loss, learning_rate, c.max_grad_norm, self._near if c.target_kl else None
+                )
+                if not taken:
+                    break
+                if report:
+                    reported.append(statistics)
+            else:
+                continue
+            break
+        weights = self._learner.parameters.copy()
+        if not np.isfinite(weights).all():
+            raise TrainingDivergedError(
+                f"the weights are not finite after iteration {iteration}: try a smaller learning_rate, or look for "
+                "observations and rewards of the environment that are not finite"
+            )
+        metrics = {key: float(np.mean([s[key].item() for s in reported])) for key in (reported[-1] if reported else ())}
+        metrics["learning_rate"] = learning_rate
+        spread = float(data["returns"].var())
+        if spread > 0:
+            metrics["explained_variance"] = 1.0 - float((data["returns"] - data["old_values"]).var()) / spread
+        return weights, metrics
+
+    def _flatten(self, trajectories: tuple[Trajectory, ...]) -> dict[str, NDArray[Any]]:
+        """Valid transitions of all groups, [N, ...] each, with advantages and returns."""
+        groups = []
+        for t in trajectories:
+            advantages = generalized_advantages(
+                t.rewards, t.values, t.next_values, t.terminated, t.truncated, self._config.gamma, self._config.gae_lambda
+            )
+            groups.append({
+                "observations": t.observations[t.valid],
+                "actions": t.actions[t.valid],
+                "old_log_probs": t.log_probs[t.valid],
+                "old_values": t.values[t.valid],
+                "advantages": advantages[t.valid],
+                "returns": (advantages + t.values)[t.valid],
+            })
+        return groups[0] if len(groups) == 1 else {key: np.concatenate([g[key] for g in groups]) for key in groups[0]}
+
+    def _minibatch(
+        self, data: dict[str, NDArray[Any]], rows: NDArray[np.int64] | None, progress: float
+    ) -> tuple[Floats, Batch]:
+        """(observations [N, O], the rest as a Batch) of these rows; of all when ``None``."""
+        c = self._config
+        picked = data if rows is None else {key: values[rows] for key, values in data.items()}
+        advantages = picked["advantages"]
+        if c.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+        t = self._from_numpy
+        clip_value = None if c.clip_range_value is None else value_at(c.clip_range_value, progress)
+        return picked["observations"], Batch(
+            t(picked["actions"]), t(picked["old_log_probs"]), t(advantages), t(picked["returns"]),
+            t(picked["old_values"]), value_at(c.clip_range, progress), clip_value, value_at(c.entropy_coef, progress),
+            report=False,
+        )
+
+    def _near(self, statistics: dict[str, torch.Tensor]) -> bool:
+        """Whether the policy is still near the one that acted."""
+        assert self._config.target_kl is not None
+        return statistics["kl"].item() <= 1.5 * self._config.target_kl
+
+    def state(self) -> dict[str, Any]:
+        return self._learner.state()
+
+    def load_state(self, state: dict[str, Any]) -> Floats:
+        """Returns the weights.
+
+        Raises:
+            StateError: another network's state.
+        """
+        if state["parameters"].shape != self._learner.parameters.shape:
+            raise StateError(
+                f"this state has {state['parameters'].size} parameters; the policy of this config has "
+                f"{self._learner.parameters.size}"
+            )
+        self._learner.load_state(state)
+        return self._learner.parameters.copy()

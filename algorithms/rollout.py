@@ -1,0 +1,226 @@
+"""Rollouts as pure tasks: (spec, weights, state) → (trajectory, next state, report).
+
+A rollout that is executed again, anywhere, gives the same bits. The state carries a snapshot of the environments
+where one can be taken faithfully; the worker that made it also keeps the live environments, so that the next
+rollout of the group, which prefers that worker, need not restore anything. Environments without a snapshot live
+only there: if they are lost, the group restarts from a freshly seeded reset, and the report says so.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import env_snapshots
+from .envs import Bools, Floats, VectorStepper
+from .policies.actor_critic import BoundActorCritic, MlpActorCritic
+from .seeding import Role, generator, integers
+
+
+@dataclass(frozen=True)
+class RolloutSpec:
+    """What does not change from one rollout of a run to the next."""
+
+    run: str
+    """Unique to this run of an algorithm: names its live environments in workers."""
+    env: str
+    env_kwargs: dict[str, Any]
+    seed: int
+    num_envs: int
+    """B, of one group."""
+    length: int
+    """T, steps of each environment in a rollout."""
+    policy: MlpActorCritic
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    """Where a group of B environments stands between two rollouts."""
+
+    group: int
+    version: int
+    """How many rollouts the group has made."""
+    observations: Floats
+    """[B, O], what the next actions are chosen in; empty before the first rollout."""
+    done: Bools
+    """[B]: the next step of that environment is a reset and no transition (NEXT_STEP autoreset)."""
+    returns: NDArray[np.float64]
+    """[B], reward so far of the running episodes."""
+    lengths: NDArray[np.int64]
+    """[B], steps so far of the running episodes."""
+    snapshot: env_snapshots.Snapshot | None
+    """The environments; ``None`` where no faithful snapshot exists, and before the first rollout."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """T steps of B environments. Rows with ``valid`` false are autoresets: no transition, never trained on."""
+
+    observations: Floats
+    """[T, B, O]"""
+    actions: NDArray[Any]
+    """[T, B] int64 counted from 0, or [T, B, A] float32 before clipping to the space."""
+    log_probs: Floats
+    """[T, B], of the actions under the policy that chose them."""
+    rewards: Floats
+    """[T, B]"""
+    values: Floats
+    """[T, B], V(observations)."""
+    next_values: Floats
+    """[T, B], V of the state each action led to; at an episode's end, of its final state."""
+    terminated: Bools
+    """[T, B]"""
+    truncated: Bools
+    """[T, B]"""
+    valid: Bools
+    """[T, B]"""
+
+
+@dataclass(frozen=True)
+class RolloutReport:
+    """What a rollout tells the driver."""
+
+    steps: int
+    """Valid transitions."""
+    episode_returns: list[float]
+    """Of the episodes that ended in it, in the order of (time, environment)."""
+    episode_lengths: list[int]
+    env_restarts: int
+    """1 when the environments were lost and started again from a fresh reset."""
+
+
+def initial_state(group: int) -> RolloutState:
+    """The state before a group's first rollout, which makes and resets its environments."""
+    return RolloutState(
+        group, 0, np.empty((0, 0), np.float32), np.empty(0, np.bool_), np.empty(0), np.empty(0, np.int64), None
+    )
+
+
+def rollout(
+    spec: RolloutSpec, weights: Floats, state: RolloutState
+) -> tuple[Trajectory, RolloutState, RolloutReport]:
+    """Steps the group's B environments T times under the policy with ``weights`` [num_parameters].
+
+    Raises:
+        EnvStepError: an environment raised.
+    """
+    stepper, state, restarted = _environments(spec, state)
+    length, count = spec.length, spec.num_envs
+    policy = BoundActorCritic(spec.policy, weights)
+    head, log_std, forward = policy.head, policy.log_std, policy.policy.forward
+    noise = head.noise(generator(spec.seed, Role.ACTIONS, state.group, state.version), (length, count))
+
+    observations = np.empty((length + 1, count, spec.policy.observation_size), np.float32)
+    outputs = np.empty((length, count, head.num_outputs), np.float32)
+    actions: list[NDArray[Any]] = []
+    rewards = np.empty((length, count), np.float32)
+    terminated = np.empty((length, count), np.bool_)
+    truncated = np.empty((length, count), np.bool_)
+    finals: list[tuple[int, Floats]] = []
+
+    observations[0] = state.observations
+    for t in range(length):
+        outputs[t] = forward(observations[t])
+        action = head.sample(outputs[t], log_std, noise[t])
+        actions.append(action)
+        observations[t + 1], rewards[t], terminated[t], truncated[t], final = stepper.step(head.to_env(action))
+        if final is not None:
+            finals.append((t, final))
+
+    done = terminated | truncated
+    valid = np.ones((length, count), np.bool_)
+    if stepper.next_step_resets:
+        valid[0] = ~state.done
+        valid[1:] = ~done[:-1]
+    stacked = np.stack(actions)
+    flat_outputs = outputs.reshape(length * count, -1)
+    log_probs = head.log_prob(flat_outputs, log_std, stacked.reshape(length * count, *stacked.shape[2:]))
+    values = policy.value.forward(observations.reshape((length + 1) * count, -1)).reshape(length + 1, count).copy()
+    next_values = values[1:]
+    if finals:  # the next observation belongs to the next episode there
+        next_values = next_values.copy()
+        for (t, _), final_values in zip(finals, _values_of(policy, finals), strict=True):
+            next_values[t, done[t]] = final_values[done[t]]
+
+    returns, lengths, episode_returns, episode_lengths = _account(state, rewards, done, valid)
+    following = RolloutState(
+        state.group, state.version + 1, observations[length],
+        done[-1] if stepper.next_step_resets else np.zeros(count, np.bool_),
+        returns, lengths, env_snapshots.take(stepper.env),
+    )
+    _keep(spec, following, stepper)
+    trajectory = Trajectory(
+        observations[:-1], stacked, log_probs.reshape(length, count), rewards, values[:-1], next_values,
+        terminated, truncated, valid,
+    )
+    report = RolloutReport(int(valid.sum()), episode_returns, episode_lengths, int(restarted))
+    return trajectory, following, report
+
+
+def _values_of(policy: BoundActorCritic, finals: list[tuple[int, Floats]]) -> Floats:
+    """V of final observations: [len(finals), B]; rows of environments that are not done mean nothing."""
+    stacked = np.stack([final for _, final in finals])
+    return policy.value.forward(stacked.reshape(-1, stacked.shape[-1])).reshape(stacked.shape[:2])
+
+
+def _account(
+    state: RolloutState, rewards: Floats, done: Bools, valid: Bools
+) -> tuple[NDArray[np.float64], NDArray[np.int64], list[float], list[int]]:
+    """Running (returns [B], lengths [B]) after the rollout, and those of the episodes that ended in it."""
+    ended = [(int(t), int(i)) for t, i in zip(*np.nonzero(done & valid), strict=True)]
+    starts = np.zeros(rewards.shape[1], np.int64)
+    returns, lengths = state.returns.copy(), state.lengths.copy()
+    episode_returns, episode_lengths = [], []
+    for t, i in ended:
+        part = slice(starts[i], t + 1)
+        episode_returns.append(float(returns[i] + rewards[part, i].sum(dtype=np.float64)))
+        episode_lengths.append(int(lengths[i] + valid[part, i].sum()))
+        returns[i], lengths[i], starts[i] = 0.0, 0, t + 1
+    for i, start in enumerate(starts):
+        returns[i] += rewards[start:, i].sum(dtype=np.float64)
+        lengths[i] += valid[start:, i].sum()
+    return returns, lengths, episode_returns, episode_lengths
+
+
+_KEPT_RUNS = 4
+_live: OrderedDict[str, dict[int, tuple[int, VectorStepper]]] = OrderedDict()
+"""Run → group → (version of the state they are in, its environments), in this process."""
+
+
+def _environments(spec: RolloutSpec, state: RolloutState) -> tuple[VectorStepper, RolloutState, bool]:
+    """The group's environments as ``state`` says: live ones if they are here, else restored, else reset."""
+    version, stepper = _live.get(spec.run, {}).pop(state.group, (-1, None))
+    if stepper is not None and version == state.version:
+        return stepper, state, False
+    if stepper is None:
+        stepper = VectorStepper(spec.env, spec.env_kwargs, spec.num_envs, state.group * spec.num_envs)
+    if state.snapshot is not None:
+        env_snapshots.restore(stepper.env, state.snapshot)
+        return stepper, state, False
+    count = spec.num_envs
+    seeds = integers(spec.seed, Role.ENVS, state.group, state.version, count)
+    fresh = RolloutState(
+        state.group, state.version, stepper.reset(seeds), np.zeros(count, np.bool_), np.zeros(count),
+        np.zeros(count, np.int64), None,
+    )
+    return stepper, fresh, state.version > 0
+
+
+def _keep(spec: RolloutSpec, state: RolloutState, stepper: VectorStepper) -> None:
+    """Keeps the environments for the next rollout; those of runs long past are closed."""
+    _live.setdefault(spec.run, {})[state.group] = (state.version, stepper)
+    _live.move_to_end(spec.run)
+    while len(_live) > _KEPT_RUNS:
+        _, groups = _live.popitem(last=False)
+        for _, old in groups.values():
+            old.close()
+
+
+def forget(run: str) -> None:
+    """Closes the live environments of ``run`` in this process."""
+    for _, stepper in _live.pop(run, {}).values():
+        stepper.close()
