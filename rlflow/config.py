@@ -20,26 +20,27 @@ class StopConfig(_Section):
 class EvaluationConfig(_Section):
     """The evaluation at the end of the run."""
 
-    episodes: NonNegativeInt = Field(20, description="episodes to play; 0 leaves the evaluation out")
-    seed: NonNegativeInt = Field(10_000, description="seed of the evaluation environments")
+    episodes: NonNegativeInt = Field(default=20, description="episodes to play; 0 leaves the evaluation out")
+    seed: NonNegativeInt = Field(default=10_000, description="seed of the evaluation environments")
 
 
 class CheckpointConfig(_Section):
     """When the training state is saved, beside the checkpoint that every run ends with."""
 
-    every_env_steps: PositiveInt | None = Field(50_000, description="null: only at the end")
-    keep: PositiveInt = Field(3, description="how many of the newest checkpoints stay on disk")
+    every_env_steps: PositiveInt | None = Field(default=50_000, description="null: only at the end")
+    keep: PositiveInt = Field(default=3, description="how many of the newest checkpoints stay on disk")
 
 
 class EngineConfig(_Section):
     """The engine that rollouts and learner run on."""
 
     backend: Literal["local", "inline"] = Field(
-        "local", description="'local': worker processes; 'inline': everything in this process, for debuggers"
+        default="local",
+        description="'local': worker processes; 'inline': everything in this process, for debuggers",
     )
-    num_cpus: PositiveInt | None = Field(None, description="CPUs to use; null: all of this machine")
+    num_cpus: PositiveInt | None = Field(default=None, description="CPUs to use; null: all of this machine")
     object_store_memory: PositiveInt | None = Field(
-        None, description="bytes of shared memory for large objects; null: 30 % of memory"
+        default=None, description="bytes of shared memory for large objects; null: 30 % of memory"
     )
 
 
@@ -51,10 +52,10 @@ class RunConfig(_Section):
 
     algorithm: str = Field(description="a name such as 'ppo', or 'module:Class' for your own")
     name: RunName | None = Field(
-        None, description="the run's folder; null: made from algorithm, env, seed, time"
+        default=None, description="the run's folder; null: made from algorithm, env, seed, time"
     )
-    runs_dir: str = Field("runs", min_length=1, description="folder that holds the runs")
+    runs_dir: str = Field(default="runs", min_length=1, description="folder that holds the runs")
     stop: StopConfig = Field(description="when training ends")
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="the evaluation at the end")
-    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="when state is saved")
-    engine: EngineConfig = Field(EngineConfig(), description="what the run computes on")
+    evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="the evaluation at the end")
+    checkpoint: CheckpointConfig = Field(default=CheckpointConfig(), description="when state is saved")
+    engine: EngineConfig = Field(default=EngineConfig(), description="what the run computes on")

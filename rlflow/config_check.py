@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
-    from rlflow.algorithms import Algorithm
+    from rlflow.algorithms.base import Algorithm
+    from rlflow.algorithms.config import AlgorithmConfig
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -31,7 +33,7 @@ class CheckedConfig:
 
     run: RunConfig
     algorithm_class: type[Algorithm]
-    algorithm: BaseModel
+    algorithm: AlgorithmConfig
 
     def as_mapping(self) -> dict[str, Any]:
         """The complete config, defaults included, as one flat mapping that can be written as YAML."""
@@ -85,12 +87,16 @@ def _resolve_algorithm(source: ConfigSource) -> type[Algorithm] | None:
         return resolve(name)
     except RLError as error:
         source.add_problem(("algorithm",), str(error))
-        return None
+    except Exception as error:  # a module of the user's own, which may raise whatever it likes
+        frames = traceback.extract_tb(error.__traceback__)
+        at = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        source.add_problem(("algorithm",), f"importing {name} failed: {type(error).__name__}: {error}{at}")
+    return None
 
 
 def _check_env(source: ConfigSource, config: BaseModel | None) -> None:
     from rlflow.algorithms.envs import check_env
-    from rlflow.algorithms.errors import RLError, UnknownEnvError
+    from rlflow.algorithms.errors import UnknownEnvError
 
     if config is not None:
         options = getattr(config, "env_kwargs", {})
@@ -101,8 +107,8 @@ def _check_env(source: ConfigSource, config: BaseModel | None) -> None:
         check_env(source.values["env"], options)
     except UnknownEnvError as error:
         source.add_problem(("env",), str(error))
-    except RLError as error:
-        source.add_problem(("env_kwargs",) if ("env_kwargs",) in source.origins else ("env",), str(error))
+    except Exception as error:  # "module:Env-v0" imports a module of the user's own
+        source.add_problem(("env",), f"env {source.values['env']!r}: {type(error).__name__}: {error}")
 
 
 def _validate(
@@ -195,6 +201,9 @@ def _add_problem(
         )
     elif kind in ("value_error", "assertion_error"):
         message = errors[0]["msg"].split(", ", 1)[-1]  # pydantic puts "Value error, " before it
+        if not path:  # a rule about several keys: point to the first that the message names
+            words = re.findall(r"\w+", message)
+            path = next(((word,) for word in words if (word,) in source.origins), ())
         source.add_problem(path, f"{name}: {message}" if name else message)
     else:
         expected = " or ".join(dict.fromkeys(_expectation(error) for error in errors))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -166,7 +166,7 @@ def source_of_arguments(arguments: Mapping[str, Any]) -> ConfigSource:
 class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's scalars: ``3e-4`` is a number, ``no`` and ``1:30`` are text."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way: resolvers are kept on the class
 
 
 for _tag, _pattern, _first_characters in (

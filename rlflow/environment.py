@@ -13,7 +13,17 @@ from typing import Any
 
 from . import __version__
 
-_PACKAGES = ("numpy", "gymnasium", "torch", "cloudpickle", "pyzmq", "lmdb", "msgspec", "pydantic", "safetensors")
+_PACKAGES = (
+    "numpy",
+    "gymnasium",
+    "torch",
+    "cloudpickle",
+    "pyzmq",
+    "lmdb",
+    "msgspec",
+    "pydantic",
+    "safetensors",
+)
 
 
 def describe_environment(folder: Path) -> dict[str, Any]:

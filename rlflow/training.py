@@ -27,7 +27,7 @@ from .run_folder import RunFolder, default_name, shown_path
 from .signals import StopSignals
 
 if TYPE_CHECKING:
-    from rlflow.algorithms import Algorithm
+    from rlflow.algorithms.base import Algorithm
 
 log = logging.getLogger("rlflow")
 
@@ -75,7 +75,9 @@ def run_training(
     return folder
 
 
-def _train_and_evaluate(config: CheckedConfig, folder: RunFolder, listeners: CallbackList, signals: StopSignals) -> None:
+def _train_and_evaluate(
+    config: CheckedConfig, folder: RunFolder, listeners: CallbackList, signals: StopSignals
+) -> None:
     run = config.run
     listeners.on_start(RunStart(config, folder, engine.cluster_resources().get("CPU", 0)))
     algorithm = config.algorithm_class(config.algorithm, total_env_steps=run.stop.env_steps)
@@ -92,7 +94,11 @@ def _train_and_evaluate(config: CheckedConfig, folder: RunFolder, listeners: Cal
 
 
 def _train(
-    algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList, signals: StopSignals
+    algorithm: Algorithm,
+    config: CheckedConfig,
+    folder: RunFolder,
+    listeners: CallbackList,
+    signals: StopSignals,
 ) -> None:
     """Iterations until the run's end or a signal; ends with a checkpoint either way."""
     every = config.run.checkpoint.every_env_steps
@@ -111,14 +117,18 @@ def _train(
     log.info("trained %d env steps in %.1f s", algorithm.env_steps, time.monotonic() - began)
 
 
-def _checkpoint(algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList) -> None:
+def _checkpoint(
+    algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList
+) -> None:
     about = {"algorithm": config.run.algorithm, "iteration": algorithm.iteration, "rlflow": __version__}
     path = folder.save_checkpoint(algorithm.env_steps, algorithm.state(), about, config.run.checkpoint.keep)
     log.info("checkpoint %s", path.relative_to(folder.path))
     listeners.on_checkpoint(path)
 
 
-def _evaluate(algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList) -> None:
+def _evaluate(
+    algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList
+) -> None:
     wanted = config.run.evaluation
     listeners.on_evaluation_start(wanted.episodes)
     result = algorithm.evaluate(wanted.episodes, wanted.seed)

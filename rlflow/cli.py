@@ -1,0 +1,156 @@
+"""The command line: one function a verb. Heavy imports are inside them, so that ``--help`` is immediate."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import __version__
+from .errors import RlflowError, TrainingInterrupted
+
+app = typer.Typer(
+    name="rlflow",
+    help="Train reinforcement-learning agents on a task and actor engine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 failed while running, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
+    # A console script lacks the working folder in its path, where "my_module:MyPPO" is looked for.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        app()
+    except TrainingInterrupted as interrupt:
+        from .progress import interruption_notice
+
+        name = signal.Signals(interrupt.signal).name
+        _complain(interruption_notice(name, interrupt.checkpoint, interrupt.run))
+        sys.exit(interrupt.exit_code)
+    except RlflowError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # `rlflow tasks RUN | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rlflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The config to train.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Keys to set instead: lr=3e-4 stop.env_steps=50000"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for seed=N.", min=0)] = None,
+) -> None:
+    """Train an agent, with live progress and an evaluation at the end.
+
+    Examples:
+
+        rlflow train configs/ppo_cartpole.yaml
+
+        rlflow train configs/ppo_cartpole.yaml lr=1e-3 stop.env_steps=50000 --seed 1
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(f"[bold]rlflow {__version__}[/] · {config}", soft_wrap=True)
+
+    from .config_check import check_config
+    from .config_source import apply_overrides, read_config_file
+
+    source = read_config_file(config)
+    apply_overrides(source, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
+    checked = check_config(source)
+
+    from .progress import progress_for
+    from .training import run_training
+
+    run_training(checked, [progress_for(console)], stop_signals=(signal.SIGINT, signal.SIGTERM))
+
+
+@app.command()
+def tasks(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under runs/.")],
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed or crashed.")] = False,
+    limit: Annotated[int, typer.Option(help="Show the last N; 0 for all.", min=0)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """List the tasks, actors and calls that a run's control store recorded.
+
+    Works during the run and long after it.
+
+    Examples:
+
+        rlflow tasks runs/ppo_CartPole-v1_0_20250131-174502 --limit 50
+
+        rlflow tasks ppo_CartPole-v1_0_20250131-174502 --failed --json
+    """
+    from rich.console import Console
+
+    from .run_folder import find_run
+    from .task_history import history_as_json, print_history, read_history
+
+    recorded = read_history(find_run(run))
+    chosen = [task for task in recorded if task.outcome in ("failed", "crashed")] if failed else recorded
+    chosen = chosen[-limit:] if limit else chosen
+    if as_json:
+        typer.echo(history_as_json(chosen))
+    else:
+        print_history(Console(highlight=False), recorded, chosen, "failed tasks" if failed else "tasks")
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run folders, or names under runs/.")],
+    out: Annotated[Path, typer.Option(help="The picture to write; its ending says the format.")] = Path(
+        "curve.png"
+    ),
+) -> None:
+    """Draw learning curves: return against environment steps, one colour per algorithm and environment.
+
+    Examples:
+
+        rlflow plot runs/ppo_* --out curve.png
+    """
+    from .plotting import plot_runs
+    from .run_folder import find_run
+
+    typer.echo(f"wrote {plot_runs([find_run(run) for run in runs], out)}")
+
+
+def _complain(message: str) -> None:
+    print(f"rlflow: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""What a person sees while a run goes on: a live display on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from io import UnsupportedOperation
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from .callbacks import Callback, RunStart
+from .run_folder import RunFolder, shown_path
+
+if TYPE_CHECKING:
+    from rlflow.algorithms.base import Evaluation
+
+PLAIN_SECONDS = 3.0
+"""How often a plain line is printed."""
+
+_STOPPING = "stopping after this iteration, with a checkpoint; again to stop at once"
+
+_SHOWN = (
+    (
+        ("return", "episode_return", "{:.1f}"),
+        ("length", "episode_length", "{:.1f}"),
+        ("episodes", "episodes", "{:,.0f}"),
+    ),
+    (
+        ("policy loss", "policy_loss", "{:.4f}"),
+        ("value loss", "value_loss", "{:.4g}"),
+        ("entropy", "entropy", "{:.3f}"),
+    ),
+    (
+        ("KL", "kl", "{:.4f}"),
+        ("clipped", "clip_fraction", "{:.1%}"),
+        ("explained var", "explained_variance", "{:.2f}"),
+    ),
+)
+
+
+def progress_for(console: Console) -> Callback:
+    """The live display where ``console`` is a terminal, lines otherwise."""
+    return (
+        LiveProgress(console)
+        if console.is_terminal and not console.is_dumb_terminal
+        else PlainProgress(console)
+    )
+
+
+class _Narration(Callback):
+    """What both displays say: the header, the evaluation, and where to go from here."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._total = 0
+        self._began = time.monotonic()
+        self._evaluated = False
+
+    def on_start(self, start: RunStart) -> None:
+        self._total = start.total_env_steps
+        self._began = time.monotonic()
+        config = start.config
+        what = f"{config.run.algorithm} on {getattr(config.algorithm, 'env', 'its environment')}"
+        cpus = f"{start.num_cpus:g} CPU" + ("s" if start.num_cpus != 1 else "")
+        parts = [f"seed {getattr(config.algorithm, 'seed', '–')}", f"{self._total:,} env steps", cpus]
+        parts.append(f"{config.run.engine.backend} engine")
+        self._say(Text.assemble((what, "bold"), " · " + " · ".join(parts)))
+        self._say(Text.assemble(("run ", "dim"), shown_path(start.folder.path)))
+
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        self._evaluated = True
+        mean, std = np.mean(evaluation.returns), np.std(evaluation.returns)
+        self._say(
+            Text.assemble(
+                ("evaluation ", "dim"),
+                (f"{mean:.1f} ± {std:.1f}", "bold green"),
+                f" return over {len(evaluation.returns)} episodes of {np.mean(evaluation.lengths):.1f} steps",
+            )
+        )
+
+    def on_end(self, folder: RunFolder) -> None:
+        if self._evaluated:
+            self._say(Text.assemble(("run ", "dim"), shown_path(folder.path)))
+            self._say(Text.assemble(("next ", "dim"), f"rlflow tasks {shown_path(folder.path)}"))
+            self._say(
+                Text.assemble(("     ", "dim"), f"rlflow plot {shown_path(folder.path)} --out curve.png")
+            )
+
+    def _say(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    def _remaining(self, env_steps: float) -> str:
+        """``"1:05 left"``, from the run's own rate so far."""
+        if env_steps <= 0:
+            return ""
+        seconds = (time.monotonic() - self._began) * max(self._total - env_steps, 0) / env_steps
+        return f"{_clock(seconds)} left"
+
+
+class PlainProgress(_Narration):
+    """A line every few seconds, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._last_line = -math.inf
+
+    def on_iteration(self, metrics: Mapping[str, float]) -> None:
+        steps = metrics["env_steps"]
+        done = steps >= self._total
+        if not done and time.monotonic() - self._last_line < PLAIN_SECONDS:
+            return
+        self._last_line = time.monotonic()
+        shown = [
+            f"{label} {_formatted(metrics, key, form)}"
+            for row in _SHOWN
+            for label, key, form in row
+            if key in metrics
+        ]
+        shown.insert(2, f"{_formatted(metrics, 'steps_per_second', '{:,.0f}')} steps/s")
+        left = "" if done else f", {self._remaining(steps)}"
+        self._say(Text(f"{steps:>9,.0f} steps {steps / self._total:4.0%}{left}: {', '.join(shown)}"))
+
+    def on_stopping(self, signal_name: str) -> None:
+        # Runs in a signal handler, maybe in the middle of a print: only an unbuffered write is safe here.
+        try:
+            os.write(self._console.file.fileno(), f"{signal_name}: {_STOPPING}\n".encode())
+        except (OSError, UnsupportedOperation):
+            return
+
+    def on_evaluation_start(self, episodes: int) -> None:
+        self._say(Text(f"evaluating {episodes} episodes"))
+
+
+class LiveProgress(_Narration):
+    """A bar by env steps, the curve of returns, and the losses, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._metrics: dict[str, float] = {}
+        self._returns: list[float] = []
+        self._stopping = ""
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
+
+    def on_start(self, start: RunStart) -> None:
+        super().on_start(start)
+        self._console.print()
+        self._live.start()
+
+    def on_iteration(self, metrics: Mapping[str, float]) -> None:
+        self._metrics = dict(metrics)
+        value = metrics.get("episode_return", math.nan)
+        if math.isfinite(value):
+            self._returns.append(value)
+
+    def on_stopping(self, signal_name: str) -> None:
+        self._stopping = f"{signal_name}: {_STOPPING}"  # drawn by the display's own thread
+
+    def on_evaluation_start(self, episodes: int) -> None:
+        self._live.stop()
+        self._console.print()
+        self._live = Live(
+            Text(f"evaluating {episodes} episodes …", "dim"), console=self._console, transient=True
+        )
+        self._live.start()
+
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        self._live.stop()
+        super().on_evaluation(evaluation)
+
+    def on_end(self, folder: RunFolder) -> None:
+        self._live.stop()
+        super().on_end(folder)
+
+    def _render(self) -> RenderableType:
+        steps = self._metrics.get("env_steps", 0.0)
+        lines: list[RenderableType] = [self._bar(steps)]
+        if self._metrics:
+            lines.append(self._numbers())
+        else:
+            lines.append(Text(" starting", "dim"))
+        if self._stopping:
+            lines.append(Text(self._stopping, "yellow"))
+        return Group(*lines)
+
+    def _bar(self, steps: float) -> Table:
+        grid = Table.grid(padding=(0, 1), expand=True)
+        grid.add_column(width=5, justify="right")
+        grid.add_column(ratio=1)
+        grid.add_column(justify="right", no_wrap=True)
+        done = steps >= self._total
+        took = _clock(time.monotonic() - self._began)
+        rate = _formatted(self._metrics, "steps_per_second", "{:,.0f}")
+        tail = f"{steps:,.0f} steps · {rate} steps/s · {took if done else self._remaining(steps) or took}"
+        bar = ProgressBar(total=self._total, completed=min(steps, self._total))
+        grid.add_row(f"{min(steps / self._total, 1):.0%}", bar, tail)
+        return grid
+
+    def _numbers(self) -> Table:
+        grid = Table.grid(padding=(0, 1))
+        for _ in range(3):
+            grid.add_column(style="dim", min_width=13)
+            grid.add_column(justify="right", min_width=9)
+        grid.add_column()
+        for row in _SHOWN:
+            cells = [
+                cell
+                for label, key, form in row
+                for cell in (f" {label}", _formatted(self._metrics, key, form))
+            ]
+            if any(key in self._metrics for _, key, _ in row):
+                grid.add_row(*cells)
+        curve = sparkline(self._returns, max(self._console.width - 18, 10))
+        whole = Table.grid(padding=(0, 1))
+        whole.add_column(style="dim", min_width=13)
+        whole.add_column(no_wrap=True)
+        whole.add_row(" returns", Text(curve, "green"))
+        outer = Table.grid()
+        outer.add_row(grid)
+        outer.add_row(whole)
+        return outer
+
+
+def sparkline(values: list[float], width: int) -> str:
+    """Values as a line of eighth blocks, at most ``width`` wide; each block is the mean of its share."""
+    if not values:
+        return ""
+    shares = np.array_split(np.asarray(values, dtype=float), min(width, len(values)))
+    means = np.array([share.mean() for share in shares])
+    low, high = means.min(), means.max()
+    levels = np.zeros(len(means)) if high == low else (means - low) / (high - low)
+    return "".join("▁▂▃▄▅▆▇█"[round(level * 7)] for level in levels)
+
+
+def _formatted(metrics: Mapping[str, float], key: str, form: str) -> str:
+    value = metrics.get(key)
+    return "–" if value is None or not math.isfinite(value) else form.format(value)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def interruption_notice(signal_name: str, checkpoint: Path | None, run: Path | None) -> str:
+    """What to say when a run ended early."""
+    if checkpoint is not None:
+        return f"{signal_name}: stopped. The last checkpoint is {shown_path(checkpoint)}"
+    if run is not None:
+        return (
+            f"{signal_name}: stopped before there was anything to save; the run folder is {shown_path(run)}"
+        )
+    return f"{signal_name}: stopped"

@@ -1,0 +1,144 @@
+"""The task history of a run, read from its control store: rows, totals, table and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .errors import InputError
+from .run_folder import RunFolder, shown_path
+
+if TYPE_CHECKING:
+    from rlflow.engine.control_store import TaskHistory
+
+
+@dataclass
+class FunctionTotal:
+    """All tasks of one function together."""
+
+    function: str
+    count: int = 0
+    seconds: float = 0.0
+    timed: int = 0
+    retried: int = 0
+    outcomes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, task: TaskHistory) -> None:
+        self.count += 1
+        self.retried += task.attempts > 1
+        self.outcomes[task.outcome] += 1
+        if task.duration is not None:
+            self.timed += 1
+            self.seconds += task.duration
+
+
+def read_history(folder: RunFolder) -> list[TaskHistory]:
+    """Every recorded task, actor and call, in the order of submission.
+
+    Raises:
+        InputError: the run has no control store.
+    """
+    import lmdb
+
+    from rlflow.engine.control_store import StoreReader
+
+    if not folder.store.is_dir():
+        reason = "it ran on the inline engine, or on one started elsewhere"
+        raise InputError(f"{shown_path(folder.path)} has no task history: {reason}")
+    try:
+        with StoreReader(folder.store) as reader:
+            tasks = list(reader.tasks())
+    except (OSError, lmdb.Error) as error:
+        raise InputError(f"the control store in {shown_path(folder.store)} cannot be read: {error}") from None
+    return sorted(tasks, key=lambda task: task.submitted)
+
+
+def history_as_json(tasks: Iterable[TaskHistory]) -> str:
+    """A JSON list with one object a task."""
+    return json.dumps([asdict(task) for task in tasks], indent=1)
+
+
+def total_by_function(tasks: Iterable[TaskHistory]) -> list[FunctionTotal]:
+    """Totals, the functions with the most time first."""
+    totals: dict[str, FunctionTotal] = {}
+    for task in tasks:
+        totals.setdefault(task.function, FunctionTotal(task.function)).add(task)
+    return sorted(totals.values(), key=lambda total: -total.seconds)
+
+
+def print_history(
+    console: Console, all_tasks: list[TaskHistory], shown: list[TaskHistory], what: str
+) -> None:
+    """The tasks in ``shown``, then totals over ``all_tasks``."""
+    if shown:
+        console.print(_task_table(shown))
+    else:
+        console.print(Text(f"no {what}"))
+    console.print(Text(f"{len(shown):,} of {len(all_tasks):,} tasks and calls shown", "dim"))
+    if all_tasks:
+        console.print()
+        console.print(_total_table(total_by_function(all_tasks)))
+
+
+def _task_table(tasks: list[TaskHistory]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("task", no_wrap=True)
+    table.add_column("function", overflow="fold")
+    table.add_column("attempts", justify="right")
+    table.add_column("worker", overflow="fold")
+    table.add_column("duration", justify="right", no_wrap=True)
+    table.add_column("outcome", overflow="fold")
+    for task in tasks:
+        outcome = Text(task.outcome, _OUTCOME_STYLES.get(task.outcome, ""))
+        if task.error:
+            outcome.append(f": {task.error}", "default")
+        table.add_row(
+            task.task_id,
+            task.function,
+            str(task.attempts),
+            task.worker or "–",
+            _duration(task.duration),
+            outcome,
+        )
+    return table
+
+
+def _total_table(totals: list[FunctionTotal]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("by function", overflow="fold")
+    for column in ("count", "total", "mean", "retried", "not finished"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for total in totals:
+        mean = total.seconds / total.timed if total.timed else None
+        unfinished = ", ".join(f"{n} {what}" for what, n in total.outcomes.items() if what != "finished")
+        table.add_row(
+            total.function,
+            f"{total.count:,}",
+            _duration(total.seconds),
+            _duration(mean),
+            str(total.retried),
+            unfinished or "–",
+        )
+    return table
+
+
+_OUTCOME_STYLES = {"finished": "green", "failed": "red", "crashed": "bold red", "pending": "yellow"}
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.1f} ms"
+    if seconds < 120:
+        return f"{seconds:.2f} s"
+    return f"{seconds / 60:.1f} min"
