@@ -204,5 +204,7 @@ def _ref_list(refs: Any, verb: str) -> list[ObjectRef]:
 
 
 def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0):
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:  # nan, too
         raise ValueError(f"timeout must be None or a number of seconds ≥ 0, got {timeout!r}")
