@@ -80,6 +80,11 @@ def train(
 
         rlflow train configs/ppo_cartpole.yaml lr=1e-3 stop.env_steps=50000 --seed 1
     """
+    # Before NumPy is imported: its BLAS would start a thread a core for matrices too small to share, and they
+    # then fight with the workers for the cores. Workers set their own numbers of threads.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
     from rich.console import Console
 
     console = Console(highlight=False)

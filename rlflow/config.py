@@ -44,7 +44,7 @@ class EngineConfig(_Section):
     )
 
 
-RunName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]+$", min_length=1, max_length=200)]
+RunName = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", min_length=1, max_length=200)]
 
 
 class RunConfig(_Section):

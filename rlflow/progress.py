@@ -42,7 +42,7 @@ _SHOWN = (
     (
         ("KL", "kl", "{:.4f}"),
         ("clipped", "clip_fraction", "{:.1%}"),
-        ("explained var", "explained_variance", "{:.2f}"),
+        ("expl. var", "explained_variance", "{:.2f}"),
     ),
 )
 
@@ -63,6 +63,7 @@ class _Narration(Callback):
         self._console = console
         self._total = 0
         self._began = time.monotonic()
+        self._first: tuple[float, float] | None = None
         self._evaluated = False
 
     def on_start(self, start: RunStart) -> None:
@@ -75,6 +76,10 @@ class _Narration(Callback):
         parts.append(f"{config.run.engine.backend} engine")
         self._say(Text.assemble((what, "bold"), " · " + " · ".join(parts)))
         self._say(Text.assemble(("run ", "dim"), shown_path(start.folder.path)))
+
+    def on_iteration(self, metrics: Mapping[str, float]) -> None:
+        if self._first is None:  # not the start: what comes before the first iteration happens only once
+            self._first = (metrics["env_steps"], time.monotonic())
 
     def on_evaluation(self, evaluation: Evaluation) -> None:
         self._evaluated = True
@@ -99,11 +104,12 @@ class _Narration(Callback):
         self._console.print(text, soft_wrap=True)
 
     def _remaining(self, env_steps: float) -> str:
-        """``"1:05 left"``, from the run's own rate so far."""
-        if env_steps <= 0:
+        """``"1:05 left"``, from the run's own rate since its first iteration; empty while there is no rate."""
+        if self._first is None or env_steps <= self._first[0]:
             return ""
-        seconds = (time.monotonic() - self._began) * max(self._total - env_steps, 0) / env_steps
-        return f"{_clock(seconds)} left"
+        first_steps, first_time = self._first
+        rate = (env_steps - first_steps) / (time.monotonic() - first_time)
+        return f"{_clock(max(self._total - env_steps, 0) / rate)} left"
 
 
 class PlainProgress(_Narration):
@@ -114,6 +120,7 @@ class PlainProgress(_Narration):
         self._last_line = -math.inf
 
     def on_iteration(self, metrics: Mapping[str, float]) -> None:
+        super().on_iteration(metrics)
         steps = metrics["env_steps"]
         done = steps >= self._total
         if not done and time.monotonic() - self._last_line < PLAIN_SECONDS:
@@ -126,8 +133,13 @@ class PlainProgress(_Narration):
             if key in metrics
         ]
         shown.insert(2, f"{_formatted(metrics, 'steps_per_second', '{:,.0f}')} steps/s")
-        left = "" if done else f", {self._remaining(steps)}"
-        self._say(Text(f"{steps:>9,.0f} steps {steps / self._total:4.0%}{left}: {', '.join(shown)}"))
+        left = self._remaining(steps)
+        self._say(
+            Text(
+                f"{steps:>9,.0f} steps {min(steps / self._total, 1):4.0%}{f', {left}' if left and not done else ''}: "
+                + ", ".join(shown)
+            )
+        )
 
     def on_stopping(self, signal_name: str) -> None:
         # Runs in a signal handler, maybe in the middle of a print: only an unbuffered write is safe here.
@@ -148,14 +160,15 @@ class LiveProgress(_Narration):
         self._metrics: dict[str, float] = {}
         self._returns: list[float] = []
         self._stopping = ""
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
+        self._live: Live | None = None
 
     def on_start(self, start: RunStart) -> None:
         super().on_start(start)
         self._console.print()
-        self._live.start()
+        self._show(Live(console=self._console, get_renderable=self._render, refresh_per_second=8))
 
     def on_iteration(self, metrics: Mapping[str, float]) -> None:
+        super().on_iteration(metrics)
         self._metrics = dict(metrics)
         value = metrics.get("episode_return", math.nan)
         if math.isfinite(value):
@@ -165,7 +178,7 @@ class LiveProgress(_Narration):
         self._stopping = f"{signal_name}: {_STOPPING}"  # drawn by the display's own thread
 
     def on_evaluation_start(self, episodes: int) -> None:
-        self._live.stop()
+        self._show(None)
         self._console.print()
         self._live = Live(
             Text(f"evaluating {episodes} episodes …", "dim"), console=self._console, transient=True
@@ -173,12 +186,20 @@ class LiveProgress(_Narration):
         self._live.start()
 
     def on_evaluation(self, evaluation: Evaluation) -> None:
-        self._live.stop()
+        self._show(None)
         super().on_evaluation(evaluation)
 
     def on_end(self, folder: RunFolder) -> None:
-        self._live.stop()
+        self._show(None)
         super().on_end(folder)
+
+    def _show(self, live: Live | None) -> None:
+        """Ends the display that is on, leaving its last picture, and begins another."""
+        if self._live is not None:
+            self._live.stop()
+        self._live = live
+        if live is not None:
+            live.start()
 
     def _render(self) -> RenderableType:
         steps = self._metrics.get("env_steps", 0.0)
@@ -207,7 +228,7 @@ class LiveProgress(_Narration):
     def _numbers(self) -> Table:
         grid = Table.grid(padding=(0, 1))
         for _ in range(3):
-            grid.add_column(style="dim", min_width=13)
+            grid.add_column(style="dim", min_width=13, no_wrap=True)
             grid.add_column(justify="right", min_width=9)
         grid.add_column()
         for row in _SHOWN:
