@@ -31,20 +31,9 @@ def main() -> None:
         sys.path.insert(0, os.getcwd())
     try:
         app()
-    except TrainingInterrupted as interrupt:
-        from .progress import interruption_notice
-
-        name = signal.Signals(interrupt.signal).name
-        _complain(interruption_notice(name, interrupt.checkpoint, interrupt.run))
-        sys.exit(interrupt.exit_code)
     except RlflowError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:  # `rlflow tasks RUN | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
 
 
 def _show_version(wanted: bool) -> None:
@@ -97,10 +86,15 @@ def train(
     apply_overrides(source, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
     checked = check_config(source)
 
-    from .progress import progress_for
+    from .progress import interruption_notice, progress_for
     from .training import run_training
 
-    run_training(checked, [progress_for(console)], stop_signals=(signal.SIGINT, signal.SIGTERM))
+    try:
+        run_training(checked, [progress_for(console)], stop_signals=(signal.SIGINT, signal.SIGTERM))
+    except TrainingInterrupted as interrupt:
+        name = signal.Signals(interrupt.signal).name
+        _complain(interruption_notice(name, interrupt.checkpoint, interrupt.run))
+        raise typer.Exit(interrupt.exit_code) from None
 
 
 @app.command()

@@ -56,7 +56,9 @@ def plot_runs(runs: Sequence[RunFolder], out: Path) -> Path:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
         if len(groups) == 1:
-            axes.set_title(next(iter(groups)), loc="left", fontweight="bold", pad=12)
+            title, curves = next(iter(groups.items()))
+            several = f" · {len(curves)} runs and their median" if len(curves) > 1 else ""
+            axes.set_title(title + several, loc="left", fontweight="bold", pad=12)
         else:
             axes.legend(frameon=False, loc="best")
         try:
@@ -82,7 +84,7 @@ def _draw_group(axes: Any, title: str, curves: list[tuple[np.ndarray, np.ndarray
         return
     grid = np.linspace(first, last, 300)
     median = np.median([np.interp(grid, steps, returns) for steps, returns in curves], axis=0)
-    axes.plot(grid, median, color=colour, linewidth=2.4, label=f"{title} (median of {len(curves)})")
+    axes.plot(grid, median, color=colour, linewidth=2.4, label=f"{title}, median of {len(curves)}")
 
 
 def _curve(run: RunFolder) -> tuple[np.ndarray, np.ndarray]:
