@@ -43,7 +43,8 @@ class TaskError(EngineError):
     """
 
     def __init__(self, function: str, remote_traceback: str, cause: BaseException | None, worker: str = "") -> None:
-        super().__init__(function, remote_traceback, cause, worker)
+        # Not super(): in a combined class the next __init__ is the cause's, which wants other arguments.
+        Exception.__init__(self, function, remote_traceback, cause, worker)
         self.function = function
         self.remote_traceback = remote_traceback
         self.cause = cause
@@ -61,8 +62,7 @@ class TaskError(EngineError):
         if combined is None:
             return self
         try:
-            error = combined.__new__(combined, self.function, self.remote_traceback, self.cause, self.worker)
-            TaskError.__init__(error, self.function, self.remote_traceback, self.cause, self.worker)
+            error = combined(self.function, self.remote_traceback, self.cause, self.worker)
         except Exception:  # a class with a __new__ of its own, or that forbids our attributes
             return self
         for key, value in getattr(self.cause, "__dict__", {}).items():
@@ -114,6 +114,13 @@ class ActorError(EngineError):
 
 class ActorDiedError(ActorError):
     """The actor is dead: it was killed, its process crashed, or its ``__init__`` raised (see ``__cause__``)."""
+
+    def __init__(self, message: str, cause: BaseException | None = None) -> None:
+        super().__init__(message)
+        self.__cause__ = cause
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ActorDiedError, (str(self), self.__cause__)  # pickle would lose __cause__
 
 
 class ActorUnavailableError(ActorError):

@@ -62,6 +62,7 @@ class ActorClass:
 
     def __init__(self, cls: type, options: ActorOptions) -> None:
         self._cls = cls
+        self._methods = _public_methods(cls)
         self._options = options
         self._exported: Exported | None = None
         self.__name__ = cls.__name__
@@ -73,7 +74,7 @@ class ActorClass:
         if self._exported is None:
             self._exported = export(self._cls)
         info, handle = api.current_backend().create_actor(
-            self._exported, _public_methods(self._cls), args, kwargs, self._options
+            self._exported, self._methods, args, kwargs, self._options
         )
         return ActorHandle(info, handle)
 
