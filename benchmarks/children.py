@@ -18,6 +18,7 @@ ROOT = BENCHMARKS.parent
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
 QUIET = {
+    "OMP_NUM_THREADS": "1",  # one thread of arithmetic a process, on every side
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",

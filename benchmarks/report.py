@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).resolve().parent / "results"
-LOWER_IS_BETTER = frozenset({"s"})
+LOWER_IS_BETTER = frozenset({"s", "env steps"})
 """Units; everything else is a rate."""
 
 

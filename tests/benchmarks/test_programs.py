@@ -1,0 +1,98 @@
+"""The benchmark programs run, on our own side and at tiny sizes. How fast anything was does not matter."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BACKENDS = ["inline"]
+if importlib.util.find_spec("rlflow.engine.local"):
+    BACKENDS.append("local")
+
+
+def run_program(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=ROOT)
+
+
+def run_to_json(name: str, path: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
+    done = run_program(name, "--side", "ours", "--json", str(path), *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document: dict[str, Any] = json.loads(path.read_text())
+    return done.stdout, document
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_engine_workloads_give_a_row_each(tmp_path: Path, backend: str) -> None:
+    chosen = ["init to first", "tasks, 1 client", "task round trip", "actor call, sync", "put arrays of 1 MB"]
+    only = [word for name in chosen for word in ("--only", name)]
+    printed, document = run_to_json(
+        "engine_vs_ray.py", tmp_path / "result.json", *only,
+        "--backend", backend, "--rounds", "2", "--seconds", "0.02", "--cpus", "2",
+    )
+    rows = {row["workload"]: row for row in document["rows"]}
+    assert all(any(name in row for row in rows) for name in chosen)
+    for row in rows.values():
+        assert row["ours"]["failures"] == []
+        assert len(row["ours"]["samples"]) == 2
+        assert min(row["ours"]["samples"]) > 0
+        assert row["workload"] in printed
+    assert rows["task round trip"]["ours"]["p99_ms"] >= rows["task round trip"]["ours"]["p50_ms"]
+    assert document["machine"]["cores"] >= 1
+    assert document["sides"]["ours"]["versions"]["rlflow"]
+
+
+def test_every_engine_workload_runs_or_says_what_is_missing(tmp_path: Path) -> None:
+    """All of them, inline: one that cannot even run would go unseen until somebody measures a release."""
+    everything = ["--backend", "inline", "--rounds", "1", "--seconds", "0.001"]
+    _, document = run_to_json("engine_vs_ray.py", tmp_path / "result.json", *everything)
+    listed = run_program("engine_vs_ray.py", "--list").stdout.splitlines()
+    assert [row["workload"] for row in document["rows"]] == listed
+    for row in document["rows"]:
+        for failure in row["ours"]["failures"]:
+            assert failure["status"] == "unsupported", failure
+
+
+def test_a_failing_workload_is_reported_and_costs_only_itself(tmp_path: Path) -> None:
+    printed, document = run_to_json(
+        "engine_vs_ray.py", tmp_path / "result.json", "--backend", "inline", "--rounds", "1",
+        "--seconds", "0.01", "--only", "actor calls, 16 threads", "--only", "actor call, sync",
+    )
+    rows = {row["workload"]: row["ours"] for row in document["rows"]}
+    assert rows["actor call, sync"]["median"] > 0
+    threads = rows["actor calls, 16 threads"]
+    if threads["failures"]:  # until actors may have several threads
+        assert threads["median"] is None
+        assert "max_concurrency" in threads["failures"][0]["error"]
+        assert "max_concurrency" in printed
+
+
+def test_an_unknown_workload_is_refused_with_the_known_ones() -> None:
+    done = run_program("engine_vs_ray.py", "--side", "ours", "--only", "tsaks")
+    assert done.returncode == 2
+    assert "tsaks" in done.stderr and "task round trip" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("backend", BACKENDS[-1:])
+def test_ppo_run_gives_all_figures(tmp_path: Path, backend: str) -> None:
+    printed, document = run_to_json(
+        "ppo_vs_sb3.py", tmp_path / "result.json", "--seeds", "3", "--steps", "600", "--backend", backend
+    )
+    (run,) = document["runs"]["ours"]
+    assert run["status"] == "ok", run
+    assert run["seed"] == 3
+    assert run["env_steps"] >= 600
+    assert len(run["evaluation_returns"]) == 20
+    assert run["solved_steps"] is None, "600 steps cannot solve CartPole"
+    rows = {row["figure"]: row["ours"]["median"] for row in document["rows"]}
+    assert rows["steps_per_second"] > 0 and rows["set_up_seconds"] > 0 and rows["evaluation_return"] > 0
+    assert rows["solved_seconds"] is None
+    assert "env steps/s" in printed
