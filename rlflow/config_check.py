@@ -62,7 +62,7 @@ def check_config(source: ConfigSource, algorithm_class: type[Algorithm] | None =
     all_keys = [*run_keys, *fields]
     run = _validate(RunConfig, run_values, source, all_keys)
     algorithm = _validate(chosen.Config, algorithm_values, source, all_keys) if chosen else None
-    if "env" in fields and isinstance(source.values.get("env"), str):
+    if (chosen is None or "env" in fields) and isinstance(source.values.get("env"), str):
         _check_env(source, algorithm)
     if source.problems:
         raise ConfigError(source.problems)
@@ -72,7 +72,9 @@ def check_config(source: ConfigSource, algorithm_class: type[Algorithm] | None =
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean learning_rate?"``, or nothing when no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=2, cutoff=0.6)
+    words = list(known)
+    near = difflib.get_close_matches(word, words, n=2, cutoff=0.6)
+    near = near or [other for other in words if len(word) > 2 and other.startswith(word)][:2]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -96,17 +98,17 @@ def _resolve_algorithm(source: ConfigSource) -> type[Algorithm] | None:
 
 def _check_env(source: ConfigSource, config: BaseModel | None) -> None:
     from rlflow.algorithms.envs import check_env
-    from rlflow.algorithms.errors import UnknownEnvError
+    from rlflow.algorithms.errors import EnvStepError, UnknownEnvError
 
-    if config is not None:
-        options = getattr(config, "env_kwargs", {})
-    else:  # other keys are wrong, but whether the id exists can be said all the same
-        written = source.values.get("env_kwargs")
-        options = written if isinstance(written, Mapping) else {}
+    # None: the id is looked up and the env not made; with a mistake in env_kwargs there is nothing to make it with.
+    options = None if config is None or source.problems else getattr(config, "env_kwargs", None)
     try:
         check_env(source.values["env"], options)
     except UnknownEnvError as error:
         source.add_problem(("env",), str(error))
+    except EnvStepError as error:
+        reason = (error.trace.strip().splitlines() or ["it could not be made"])[-1]
+        source.add_problem(("env_kwargs",), f"env_kwargs: {source.values['env']} could not be made: {reason}")
     except Exception as error:  # "module:Env-v0" imports a module of the user's own
         source.add_problem(("env",), f"env {source.values['env']!r}: {type(error).__name__}: {error}")
 

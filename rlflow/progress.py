@@ -104,7 +104,7 @@ class _Narration(Callback):
         self._console.print(text, soft_wrap=True)
 
     def _remaining(self, env_steps: float) -> str:
-        """``"1:05 left"``, from the run's own rate since its first iteration; empty while there is no rate."""
+        """``"1:05 left"``, from the run's own rate since its first iteration; empty without a rate."""
         if self._first is None or env_steps <= self._first[0]:
             return ""
         first_steps, first_time = self._first
@@ -133,13 +133,9 @@ class PlainProgress(_Narration):
             if key in metrics
         ]
         shown.insert(2, f"{_formatted(metrics, 'steps_per_second', '{:,.0f}')} steps/s")
-        left = self._remaining(steps)
-        self._say(
-            Text(
-                f"{steps:>9,.0f} steps {min(steps / self._total, 1):4.0%}{f', {left}' if left and not done else ''}: "
-                + ", ".join(shown)
-            )
-        )
+        left = "" if done else self._remaining(steps)
+        head = f"{steps:>9,.0f} steps {min(steps / self._total, 1):4.0%}" + (f", {left}" if left else "")
+        self._say(Text(f"{head}: {', '.join(shown)}"))
 
     def on_stopping(self, signal_name: str) -> None:
         # Runs in a signal handler, maybe in the middle of a print: only an unbuffered write is safe here.
