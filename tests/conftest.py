@@ -9,6 +9,6 @@ from rlflow.engine.testing import leak_check
 
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
-    """Fails a test that leaves a process, a file descriptor or a session file. Set up first, torn down last."""
+    """Fails a test that leaves a process, a descriptor or a session. Set up first, torn down last."""
     with leak_check():
         yield

@@ -77,7 +77,7 @@ class InlineBackend:
         self._running = threading.local()
         self._where = f"this process (pid {os.getpid()})"
 
-    # --- tasks ---------------------------------------------------------------------------------------------
+    # --- tasks ---
 
     def submit_task(
         self, function: Exported, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
@@ -137,7 +137,7 @@ class InlineBackend:
             loaded = self._functions[exported.id] = load(exported.blob)
         return loaded
 
-    # --- actors --------------------------------------------------------------------------------------------
+    # --- actors ---
 
     def create_actor(
         self,
@@ -267,7 +267,7 @@ class InlineBackend:
                 self._actors.pop(actor.info.actor_id, None)
         actor.die(reason, cause)
 
-    # --- objects -------------------------------------------------------------------------------------------
+    # --- objects ---
 
     def put(self, value: Any) -> ObjectRef:
         stored = StoredObject.of(value)
@@ -317,13 +317,13 @@ class InlineBackend:
             return StoredObject(error=dump_engine_error(ObjectLostError(why)))
         return stored
 
-    # --- resources and context -----------------------------------------------------------------------------
+    # --- resources and context ---
 
     def cluster_resources(self) -> dict[str, float]:
         return {name: amount / UNITS for name, amount in self._total.items()}
 
     def available_resources(self) -> dict[str, float]:
-        """All but what actors and the calling task hold; a task that waits for another gives its share back."""
+        """All but what actors and the calling task hold; one that waits for another gives its share back."""
         left = dict(self._total)
         actors = [actor for actor in self._actors.values() if actor.death is None and actor.never is None]
         for held in [self._scope().demand, *(actor.demand for actor in actors)]:

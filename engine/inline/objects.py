@@ -49,9 +49,9 @@ class StoredObject:
 class ObjectTable:
     """Objects by id, each alive while it is counted.
 
-    Refs die at any moment, in any thread, also while this table is at work (the garbage collector runs them),
-    so :meth:`_release` never waits: it notes the id, and whoever drains the notes takes it along. What is freed
-    goes outside of the lock, because it may hold further refs and objects of users with finalizers of their own.
+    Refs die at any moment, in any thread, also while this table is at work (the garbage collector runs
+    them), so :meth:`_release` never waits: it notes the id, and whoever drains the notes takes it along. What
+    is freed goes outside of the lock: it may hold further refs, and objects of users with finalizers.
     """
 
     def __init__(self) -> None:

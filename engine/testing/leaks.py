@@ -1,4 +1,4 @@
-"""A check that a piece of code leaves nothing behind: no process, no file descriptor, no shared memory, no file.
+"""A check that code leaves nothing behind: no process, file descriptor, shared memory or session folder.
 
     with leak_check():
         engine.init()
@@ -6,15 +6,15 @@
         engine.shutdown()
 
 Sessions of the engine live in folders ``rlflow-<uid>`` under /dev/shm and the system's folder for temporary
-files. Names in there begin with the pid of the driver (``4711-...``), so that several programs of one user can
-be checked at the same time.
+files. Those of other programs of the same user, which may come and go meanwhile, are told apart by the pid of
+the driver in their ``session.json``.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
-import re
 import tempfile
 import time
 import uuid
@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 MARK = "RLFLOW_LEAK_CHECK"
-"""Environment variable by which a process is known that lost its parent, and with it its place in our tree."""
+"""Environment variable by which a process is known that lost its parent, and so its place in our tree."""
 
 POLL_SECONDS = 0.02
 
@@ -35,8 +35,8 @@ POLL_SECONDS = 0.02
 def leak_check(timeout: float = 5.0) -> Iterator[None]:
     """Raises when the block leaves anything behind that was not there before.
 
-    Processes take a moment to end and garbage a collection to go, so what remains is looked at again until
-    ``timeout`` seconds have passed. When the block itself raises, nothing is checked.
+    Processes take a moment to end and garbage a collection to go, so what remains is looked at again
+    until ``timeout`` seconds have passed. When the block itself raises, nothing is checked.
 
     Raises:
         AssertionError: names each leftover: pid and command line, descriptor and target, or path.
@@ -126,7 +126,7 @@ def _session_files() -> list[str]:
     """Everything at the top of the engine's folders."""
     name = f"rlflow-{os.getuid()}"
     found = []
-    for root in {"/dev/shm", tempfile.gettempdir()}:
+    for root in ("/dev/shm", *_temporary_folders()):
         try:
             found += [str(path) for path in Path(root, name).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
@@ -136,13 +136,18 @@ def _session_files() -> list[str]:
 
 def _of_another_program(path: str) -> bool:
     """Whether the session belongs to a driver that lives and is none of ours."""
-    leading = re.match(r"\d+", Path(path).name)
-    if leading is None or int(leading.group()) == os.getpid():
-        return False
-    try:
-        return not _descends_from_us(psutil.Process(int(leading.group())))
-    except psutil.NoSuchProcess:
-        return False
+    base, session = Path(path).parent.name, Path(path).name
+    for root in _temporary_folders():
+        try:
+            driver = int(json.loads(Path(root, base, session, "session.json").read_text())["driver_pid"])
+            return driver != os.getpid() and not _descends_from_us(psutil.Process(driver))
+        except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+            continue
+    return False
+
+
+def _temporary_folders() -> set[str]:
+    return {tempfile.gettempdir(), "/tmp"}  # the second when paths of sockets in the first would be too long
 
 
 def _contents(path: str) -> str:
@@ -150,4 +155,6 @@ def _contents(path: str) -> str:
         inside = sorted(entry.name for entry in Path(path).iterdir())
     except OSError:
         return ""
-    return f" (holds {', '.join(inside[:10])}{', ...' if len(inside) > 10 else ''})" if inside else " (empty folder)"
+    if not inside:
+        return " (empty folder)"
+    return f" (holds {', '.join(inside[:10])}{', ...' if len(inside) > 10 else ''})"

@@ -1,6 +1,8 @@
 """The leak check itself: every kind of leftover is reported, and nothing else is."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -89,10 +91,10 @@ def test_file_descriptor(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("root", ["/dev/shm", tempfile.gettempdir()])
 def test_session_file(root: str) -> None:
-    session = sessions(root) / f"{os.getpid()}-leak"
+    session = sessions(root) / "sleak"
 
     def leave_a_session() -> None:
-        session.mkdir()
+        session.mkdir(parents=True)
         (session / "segment-0").write_bytes(b"x")
 
     report = report_of(leave_a_session)
@@ -101,11 +103,27 @@ def test_session_file(root: str) -> None:
     assert f"file {session} (holds segment-0)" in report
 
 
-def test_session_of_another_living_program_is_not_ours() -> None:
-    session = sessions(tempfile.gettempdir()) / f"{os.getppid()}-other"
-    with leak_check(timeout=0.05):
-        session.mkdir()
-    session.rmdir()
+@pytest.mark.parametrize("ours", [True, False])
+def test_sessions_of_other_living_programs_are_not_ours(ours: bool) -> None:
+    folder = sessions(tempfile.gettempdir()) / "sother"
+    memory = sessions("/dev/shm") / "sother"
+    driver = os.getpid() if ours else os.getppid()
+
+    def start() -> None:
+        memory.mkdir(parents=True)
+        folder.mkdir(parents=True)
+        (folder / "session.json").write_text(json.dumps({"driver_pid": driver}))
+
+    try:
+        if ours:
+            report = report_of(start)
+            assert f"file {folder} (holds session.json)" in report and f"file {memory} " in report
+        else:
+            with leak_check(timeout=0.05):
+                start()
+    finally:
+        shutil.rmtree(folder)
+        shutil.rmtree(memory)
 
 
 def test_every_leftover_is_listed(tmp_path: Path) -> None:

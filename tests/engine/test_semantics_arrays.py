@@ -142,7 +142,8 @@ def test_values_outlive_their_refs():
     array = engine.get(ref)
     view = array[10:20]
     del ref, array
-    others = [engine.get(engine.put(np.zeros(500_000))) for _ in range(5)]  # would reuse its memory, if it could
+    # These would take its memory, if it were free.
+    others = [engine.get(engine.put(np.zeros(500_000))) for _ in range(5)]
     assert view.tolist() == [3.0] * 10
     assert all(other.max() == 0 for other in others)
 

@@ -69,8 +69,6 @@ def fail_deep():
 
 
 def test_the_error_is_of_both_classes():
-    for kind in (ValueError, KeyError, CodedError, ZeroDivisionError):
-        assert issubclass(kind, Exception)
     with pytest.raises(KeyError):
         engine.get(fail_deep.remote())
     error = error_of(fail_deep.remote())
@@ -82,7 +80,8 @@ def test_the_error_is_of_both_classes():
 
 def test_the_remote_traceback_is_in_the_text():
     error = error_of(fail_deep.remote())
-    for expected in ("fail_deep", "helper_in_the_task", "KeyError", "missing-key", __file__.rsplit("/", 1)[-1]):
+    here = __file__.rsplit("/", 1)[-1]
+    for expected in ("fail_deep", "helper_in_the_task", "KeyError", "missing-key", here):
         assert expected in error.remote_traceback
         assert expected in str(error)
     assert error.function.endswith("fail_deep")

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.usefixtures("cluster")
 
 VALUES = [
     0, -1, 2**70, 1.5, float("inf"), True, None, "", "Zürich", b"", b"\x00" * 1000, 3 + 4j, (), [], {}, set(),
-    (1, "a", None), [1, [2, [3]]], {"a": {"b": (1, 2)}, 3: None}, {1, 2}, frozenset({1}), range(5), ..., int, len,
-    bytearray(b"abc"), slice(1, 2),
+    (1, "a", None), [1, [2, [3]]], {"a": {"b": (1, 2)}, 3: None}, {1, 2}, frozenset({1}), range(5), ..., int,
+    len, bytearray(b"abc"), slice(1, 2),
 ]  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def chain(depth):
     return 0 if depth == 0 else 1 + engine.get(chain.remote(depth - 1))
 
 
-# --- arguments ------------------------------------------------------------------------------------------------
+# --- arguments ---
 
 
 def test_positional_and_keyword_arguments_and_defaults():
@@ -96,7 +96,7 @@ def test_one_ref_several_times_in_one_call():
     assert engine.get(same.remote(ref, ref, c=ref)) == ([1], [1], [1])
 
 
-# --- results --------------------------------------------------------------------------------------------------
+# --- results ---
 
 
 def test_several_returns():
@@ -198,7 +198,7 @@ def test_a_ref_that_was_an_argument_can_be_returned():
     assert back == ref and engine.get(back) == "mine"
 
 
-# --- tasks within tasks ---------------------------------------------------------------------------------------
+# --- tasks within tasks ---
 
 
 def test_a_tree_of_tasks_wider_and_deeper_than_the_cpus():
