@@ -45,13 +45,13 @@ def read_history(folder: RunFolder) -> list[TaskHistory]:
     Raises:
         InputError: the run has no control store.
     """
+    if not folder.store.is_dir():
+        reason = "it ran on the inline engine, or on one started elsewhere"
+        raise InputError(f"{shown_path(folder.path)} has no task history: {reason}")
     import lmdb
 
     from rlflow.engine.control_store import StoreReader
 
-    if not folder.store.is_dir():
-        reason = "it ran on the inline engine, or on one started elsewhere"
-        raise InputError(f"{shown_path(folder.path)} has no task history: {reason}")
     try:
         with StoreReader(folder.store) as reader:
             tasks = list(reader.tasks())

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+PROGRAM = Path(sys.executable).with_name("rlflow")
+ENVIRONMENT = {**os.environ, "COLUMNS": "100"}
 
 SMALL_CONFIG = """\
 algorithm: ppo
@@ -25,6 +28,7 @@ epochs: 2
 """
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -35,21 +39,35 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def command_line(*arguments: str) -> list[str]:
-    return [str(Path(sys.executable).with_name("rlflow")), *arguments]
-
-
 @pytest.fixture
 def rlflow(workdir: Path) -> Command:
     """Runs ``rlflow ARGUMENTS`` in ``workdir`` and checks that no traceback ever reaches a person."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command_line(*arguments),
-            cwd=workdir, capture_output=True, text=True, timeout=100, check=False,
-            env={**os.environ, "COLUMNS": "100"},
-        )
+            [str(PROGRAM), *arguments],
+            cwd=workdir, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         return done
 
     return run
+
+
+@pytest.fixture
+def start_rlflow(workdir: Path) -> Iterator[Start]:
+    """Starts ``rlflow ARGUMENTS`` in ``workdir``; whatever still runs when the test ends is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [str(PROGRAM), *arguments],
+            cwd=workdir, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -152,9 +152,7 @@ gymnasium.register("Broken-v0", Broken)
 """
 
 
-def test_an_env_that_raises_is_reported_with_all_that_helps(
-    workdir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_env_that_raises_is_reported_with_all_that_helps(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (workdir / "wheel_env.py").write_text(BROKEN_ENV)
     monkeypatch.syspath_prepend(workdir)
     listener = Listener()
