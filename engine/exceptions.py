@@ -115,13 +115,6 @@ class ActorError(EngineError):
 class ActorDiedError(ActorError):
     """The actor is dead: it was killed, its process crashed, or its ``__init__`` raised (see ``__cause__``)."""
 
-    def __init__(self, message: str, cause: BaseException | None = None) -> None:
-        super().__init__(message)
-        self.__cause__ = cause
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return ActorDiedError, (str(self), self.__cause__)  # pickle would lose __cause__
-
 
 class ActorUnavailableError(ActorError):
     """The actor cannot be reached now and may come back; the call may or may not have run."""

@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 from .exceptions import UnsupportedError
@@ -35,6 +36,10 @@ class TaskOptions:
     name: str = ""
     scheduling_strategy: NearObject | str | None = None
 
+    @cached_property
+    def demand(self) -> dict[str, int]:
+        return demand(self)
+
 
 @dataclass(frozen=True)
 class ActorOptions:
@@ -50,8 +55,7 @@ class ActorOptions:
 
 
 NOT_YET = frozenset(
-    "memory retry_exceptions max_calls max_task_retries max_concurrency max_pending_calls lifetime runtime_env "
-    "checkpoint_every accelerator_type label_selector placement_group concurrency_groups".split()
+    ["memory", "retry_exceptions", "max_calls", "max_task_retries", "max_concurrency", "max_pending_calls", "lifetime", "runtime_env", "checkpoint_every", "accelerator_type", "label_selector", "placement_group", "concurrency_groups"]
 )
 """Names that Ray has and this engine does not have yet; they raise by name instead of being ignored."""
 

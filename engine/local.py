@@ -1,0 +1,115 @@
+"""Starting and stopping the engine of processes on this machine, from the driver."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from . import messages as m
+from .exceptions import StartupError
+from .ids import new_scope
+from .options import machine_resources
+from .runtime.process import ProcessBackend, TaskScope
+from .session import Session, create_session, remove_session
+
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+STORE_SHARE = 0.3
+"""Of the machine's memory, for large objects, if it is not said otherwise."""
+
+
+def start_local(
+    *,
+    num_cpus: float | None,
+    num_gpus: float | None,
+    resources: Mapping[str, float] | None,
+    object_store_memory: int | None,
+    namespace: str,
+    log_to_driver: bool,
+    store: str | os.PathLike[str] | None,
+    preload: tuple[str, ...],
+) -> LocalBackend:
+    """Starts supervisor, daemon and zygote and connects to them."""
+    session = create_session(
+        store,
+        driver="driver",
+        driver_pid=os.getpid(),
+        namespace=namespace,
+        capacity=machine_resources(num_cpus, num_gpus, resources),
+        object_store_memory=object_store_memory or int(psutil.virtual_memory().total * STORE_SHARE),
+        log_to_driver=log_to_driver,
+        preload=list(preload),
+        sys_path=[os.path.abspath(entry) for entry in sys.path],
+    )
+    supervisor = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("supervisor.py")), session.folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=open(session.log("supervisor"), "wb"),
+        start_new_session=True,
+    )
+    backend = LocalBackend(session, supervisor)
+    try:
+        backend.await_welcome()
+    except BaseException:
+        backend.shutdown()
+        raise
+    return backend
+
+
+class LocalBackend(ProcessBackend):
+    """The driver's backend, and the handle on the processes below it."""
+
+    def __init__(self, session: Session, supervisor: subprocess.Popen[bytes]) -> None:
+        self._supervisor = supervisor
+        self._pidfd = os.pidfd_open(supervisor.pid)
+        super().__init__(session, session.driver, TaskScope(None, None, 0, new_scope()), self._pidfd)
+
+    def await_welcome(self) -> None:
+        if not self.endpoint.wait_until(lambda: self.welcome or bool(self.failure), START_SECONDS):
+            raise StartupError(f"the engine did not start within {START_SECONDS:g} s.\n{self._logs()}")
+        if self.failure:
+            raise StartupError(self.failure)
+
+    def _engine_ended(self) -> None:
+        """Called by the endpoint when the supervisor is gone."""
+        self.failure = f"the engine ended unexpectedly.\n{self._logs()}".rstrip()
+
+    def _logs(self) -> str:
+        texts = []
+        for name in ("supervisor", "daemon", "zygote"):
+            try:
+                text = self.session.log(name).read_text(errors="replace").strip()
+            except FileNotFoundError:
+                continue
+            if text:
+                texts.append(f"--- {name}:\n{text[-4000:]}")
+        return "\n".join(texts)
+
+    def shutdown(self) -> None:
+        if not self.failure:
+            self.endpoint.post(m.NODE, m.Stop())
+            self.endpoint.flush()
+            try:
+                self._supervisor.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                assert self._supervisor.stdin is not None
+                self._supervisor.stdin.close()  # the supervisor takes everything down by force
+        super().shutdown()
+        try:
+            self._supervisor.wait(STOP_SECONDS)
+        finally:
+            self._supervisor.kill()
+            self._supervisor.wait()
+            assert self._supervisor.stdin is not None
+            self._supervisor.stdin.close()
+            os.close(self._pidfd)
+            remove_session(self.session)
+
+
+__all__ = ["LocalBackend", "start_local"]

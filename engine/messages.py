@@ -1,0 +1,367 @@
+"""What travels between driver, node and workers: msgpack arrays, typed at both ends by msgspec.
+
+One ZeroMQ frame is ``[sender, [message, ...]]``. Python's cost is per call and per frame, so whatever can wait
+for company is batched. Specs and outcomes are encoded once, by who makes them, and then travel as raw bytes: the
+node forwards and stores them without encoding them again.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+
+class Wire(msgspec.Struct, array_like=True, gc=False):
+    """Base of all messages: positional on the wire, and kept from the garbage collector (they hold no cycles)."""
+
+
+# ---------------------------------------------------------------- values
+
+
+class Inline(Wire, tag=0):
+    """A small value, by value: its pickle, its out-of-band buffers, the ids of refs inside it."""
+
+    data: bytes
+    buffers: list[bytes] = []
+    refs: list[bytes] = []
+
+
+class Shm(Wire, tag=1):
+    """A large value in shared memory: pickle and buffers one after the other, each aligned to 64 bytes."""
+
+    segment: str
+    offset: int
+    sizes: list[int]
+    refs: list[bytes] = []
+
+
+class Failed(Wire, tag=2):
+    """An error in place of a value (see ``serialization.dump_error``)."""
+
+    error: bytes
+
+
+Value: TypeAlias = Inline | Shm | Failed
+
+
+# ---------------------------------------------------------------- tasks
+
+
+class Dep(Wire):
+    """A top-level argument that is a ref: where it goes, which object, and its value if the sender knows it."""
+
+    slot: int | str
+    object_id: bytes
+    value: Value | None = None
+
+
+TASK, ACTOR, CALL = 0, 1, 2
+"""Kinds of specs: a task, the creation of an actor, a call of an actor's method."""
+
+
+class Spec(Wire):
+    """One task, actor creation or actor call. This is what lineage is made of."""
+
+    task: bytes
+    kind: int
+    function: bytes
+    """Content hash of the function or class; for calls, the actor's id."""
+    owner: str
+    """Process that submitted it, which is also the name of its inbox."""
+    args: Inline | None
+    """(args, kwargs) with ``None`` where a dep goes. None: no arguments, or they are the dep of slot -1."""
+    deps: list[Dep]
+    nested: list[bytes]
+    """Ids of refs inside the arguments' data."""
+    num_returns: int
+    demand: dict[str, int]
+    max_retries: int
+    name: str
+    prefer: str
+    """Worker to prefer, or empty."""
+    parent_attempt: int
+    submitted: float
+    method: str = ""
+
+
+class Outcome(Wire):
+    """What came of one attempt: its returns (all from this attempt), or its error in each of them."""
+
+    task: bytes
+    attempt: int
+    worker: str
+    status: int
+    started: float
+    duration: float
+    values: list[Value]
+    retained: list[bytes] = []
+    """Borrowed objects that the worker still holds after the task; the owner registers them for it."""
+
+
+FINISHED, FAILED, CRASHED = 0, 1, 2
+OUTCOME_NAMES = {FINISHED: "finished", FAILED: "failed", CRASHED: "crashed"}
+
+
+class Assignment(Wire):
+    """A task on its way to a worker."""
+
+    spec: msgspec.Raw
+    attempt: int
+    resolved: list[Dep]
+    """Values of those deps that the submitter did not know."""
+
+
+# ---------------------------------------------------------------- messages to the node
+
+
+class Hello(Wire, tag="hello"):
+    role: str
+    pid: int
+
+
+class Function(Wire, tag="function"):
+    id: bytes
+    name: str
+    blob: bytes
+
+
+class Batch(Wire):
+    """A message that is nothing but a list: what is posted to the same peer before the next flush joins it."""
+
+    items: list[msgspec.Raw]
+
+
+class Submit(Batch, tag="submit"):
+    """Specs of tasks."""
+
+
+class Done(Batch, tag="done"):
+    """Outcomes, from the worker that ran the tasks."""
+
+
+class Logged(Batch, tag="logged"):
+    """Calls that an actor has run, logged behind: spec, outcome, spec, outcome, ..."""
+
+
+class Blocked(Wire, tag="blocked"):
+    """The worker's task waits in ``get``: it gives its CPUs and its queued tasks back."""
+
+    awaits: list[bytes]
+    """Tasks it may run itself meanwhile, being what it waits for; empty when it must not (time-outs, ``wait``)."""
+    returned: list[bytes]
+
+
+class Unblocked(Wire, tag="unblocked"):
+    pass
+
+
+class Returned(Wire, tag="returned"):
+    """Answer to Revoke: these had not been started."""
+
+    tasks: list[bytes]
+
+
+class Resolve(Wire, tag="resolve"):
+    """Tell me the values of these as soon as they exist."""
+
+    ids: list[bytes]
+
+
+class Stored(Wire, tag="stored"):
+    """A ``put`` that others may need: it is in shared memory, or its ref left the process."""
+
+    object_id: bytes
+    value: Value
+
+
+class Hold(Wire, tag="hold"):
+    """Adds to (or takes from) the number of times a process holds an object. Sums commute, so order is free."""
+
+    object_id: bytes
+    holder: bytes
+    """A process (its name), or the object that contains the ref."""
+    count: int
+
+
+class Release(Wire, tag="release"):
+    """The owner needs these no more."""
+
+    ids: list[bytes]
+
+
+class CreateActor(Wire, tag="create_actor"):
+    token: int
+    spec: msgspec.Raw
+    name: str
+    namespace: str
+    get_if_exists: bool
+    max_restarts: int
+    class_name: str
+    methods: dict[str, int]
+
+
+class ActorStarted(Wire, tag="actor_started"):
+    """From the worker that is now the actor; an error when ``__init__`` raised."""
+
+    actor: bytes
+    outcome: msgspec.Raw
+
+
+class WatchActor(Wire, tag="watch_actor"):
+    actor: bytes
+
+
+class KillActor(Wire, tag="kill_actor"):
+    actor: bytes
+    no_restart: bool
+
+
+class FindActor(Wire, tag="find_actor"):
+    token: int
+    name: str
+    namespace: str
+
+
+class Reconcile(Wire, tag="reconcile"):
+    """A worker died and may have taken results with it: which of these tasks are finished?"""
+
+    tasks: list[bytes]
+
+
+class Ask(Wire, tag="ask"):
+    token: int
+    what: str
+
+
+class Print(Wire, tag="print"):
+    """Lines that a worker printed."""
+
+    stream: str
+    source: str
+    text: str
+
+
+class Stop(Wire, tag="stop"):
+    """From the driver: end the session."""
+
+
+ToNode: TypeAlias = (
+    Hello | Function | Submit | Done | Logged | Blocked | Unblocked | Returned | Resolve | Stored | Hold | Release
+    | CreateActor | ActorStarted | WatchActor | KillActor | FindActor | Reconcile | Ask | Print | Stop
+)
+
+
+# ---------------------------------------------------------------- messages to drivers and workers
+
+
+class Welcome(Wire, tag="welcome"):
+    node: str
+
+
+class Execute(Wire, tag="execute"):
+    tasks: list[Assignment]
+
+
+class Revoke(Wire, tag="revoke"):
+    """Give back what you have not started."""
+
+
+class Results(Wire, tag="results"):
+    """Outcomes for their owner, straight from the worker (or from the node, for what no worker can report)."""
+
+    outcomes: list[Outcome]
+
+
+class RawResults(Batch, tag="results"):
+    """:class:`Results` as a worker sends it."""
+
+
+class Resolved(Wire, tag="resolved"):
+    object_id: bytes
+    value: Value
+
+
+class Call(Batch, tag="call"):
+    """Specs of calls, from a caller straight to the actor."""
+
+
+class ActorState(Wire, tag="actor_state"):
+    actor: bytes
+    worker: str
+    """Its worker's inbox when it is alive; empty while it is being (re)started."""
+    error: str
+    """Why it is dead; empty when it is not."""
+    cause: bytes
+    """The error that its ``__init__`` raised, if that is why."""
+    incarnation: int
+
+
+class ActorFound(Wire, tag="actor_found"):
+    """Answer to CreateActor and FindActor; an error text when the name is taken or unknown."""
+
+    token: int
+    actor: bytes
+    class_name: str
+    methods: dict[str, int]
+    created: bool
+    error: str
+
+
+class WorkerDied(Wire, tag="worker_died"):
+    worker: str
+    reason: str
+
+
+class FreeBlocks(Wire, tag="free_blocks"):
+    """Blocks of the receiver's arena that nobody holds any more: (segment, offset)."""
+
+    blocks: list[tuple[str, int]]
+
+
+class Answer(Wire, tag="answer"):
+    token: int
+    payload: dict[str, float]
+
+
+class Warning(Wire, tag="warning"):
+    text: str
+
+
+class Exit(Wire, tag="exit"):
+    """To a worker: finish what is queued, then leave."""
+
+
+ToProcess: TypeAlias = (
+    Welcome | Execute | Revoke | Results | Resolved | Call | ActorState | ActorFound | WorkerDied | FreeBlocks
+    | Answer | Warning | Print | Exit
+)
+
+
+class NodeFrame(Wire):
+    sender: str
+    messages: list[ToNode]
+
+
+class ProcessFrame(Wire):
+    sender: str
+    messages: list[ToProcess]
+
+
+class OutFrame(Wire):
+    """Either frame, from the sender's side."""
+
+    sender: str
+    messages: list[Wire]
+
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+decode_node_frame = msgspec.msgpack.Decoder(NodeFrame).decode
+decode_process_frame = msgspec.msgpack.Decoder(ProcessFrame).decode
+decode_spec = msgspec.msgpack.Decoder(Spec).decode
+decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+decode_value = msgspec.msgpack.Decoder(Value).decode
+
+NODE = "node"
+"""Name of the node's inbox."""

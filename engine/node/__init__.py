@@ -1,0 +1,1 @@
+"""The node daemon of a machine: queue, resources, worker pool, object directory, control store."""

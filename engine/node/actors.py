@@ -1,0 +1,87 @@
+"""The table of actors: names, states, who watches, what a death means. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..messages import ActorState, CreateActor
+from .scheduler import Task
+
+PENDING, ALIVE, DEAD = range(3)
+
+
+@dataclass
+class Actor:
+    """One actor. ``PENDING`` both before its first start and between two lives."""
+
+    id: bytes
+    request: CreateActor
+    creation: Task
+    owner: str
+    state: int = PENDING
+    worker: str = ""
+    error: str = ""
+    cause: bytes = b""
+    incarnation: int = 0
+    restarts_left: int = 0
+    leaving: bool = False
+    """All handles are gone: it finishes what is queued and ends."""
+    watchers: set[str] = field(default_factory=set)
+
+    def describe(self) -> str:
+        name = f" {self.request.name!r}" if self.request.name else ""
+        return f"actor {self.request.class_name}{name} ({self.id.hex()})"
+
+    def message(self) -> ActorState:
+        return ActorState(self.id, self.worker if self.state == ALIVE else "", self.error, self.cause, self.incarnation)
+
+
+class ActorTable:
+    """All actors of the session, by id and by name."""
+
+    def __init__(self) -> None:
+        self._actors: dict[bytes, Actor] = {}
+        self._names: dict[tuple[str, str], bytes] = {}
+
+    def add(self, actor: Actor) -> None:
+        self._actors[actor.id] = actor
+        if actor.request.name:
+            self._names[actor.request.namespace, actor.request.name] = actor.id
+
+    def get(self, actor_id: bytes) -> Actor | None:
+        return self._actors.get(actor_id)
+
+    def named(self, namespace: str, name: str) -> Actor | None:
+        """The living (or coming) actor of that name."""
+        actor_id = self._names.get((namespace, name))
+        return None if actor_id is None else self._actors[actor_id]
+
+    def names(self, namespace: str) -> list[str]:
+        return [name for space, name in self._names if space == namespace]
+
+    def on_worker(self, worker: str) -> Actor | None:
+        return next((a for a in self._actors.values() if a.worker == worker and a.state != DEAD), None)
+
+    def started(self, actor: Actor, worker: str) -> None:
+        actor.state = ALIVE
+        actor.worker = worker
+
+    def died(self, actor: Actor, error: str, cause: bytes) -> None:
+        """For good: its name is free again."""
+        actor.state = DEAD
+        actor.error = error
+        actor.cause = cause
+        key = (actor.request.namespace, actor.request.name)
+        if self._names.get(key) == actor.id:
+            del self._names[key]
+
+    def may_restart(self, actor: Actor) -> bool:
+        """Whether it shall start again after its worker died; counts the restart."""
+        if actor.leaving or actor.restarts_left == 0:
+            return False
+        if actor.restarts_left > 0:
+            actor.restarts_left -= 1
+        actor.state = PENDING
+        actor.worker = ""
+        actor.incarnation += 1
+        return True

@@ -1,0 +1,209 @@
+"""The object directory: who waits for which object, where large ones lie, who holds them. No I/O.
+
+*Waiting.* A task whose arguments are pending waits here, and so does a process that asked for the value of a ref it
+borrowed. Every object that can be asked for is known here once it exists: results come with the outcomes of their
+tasks, puts are announced when they are large or when their ref leaves its owner.
+
+*Holding.* An object lives until its owner released it and nobody holds it. Holders are processes and containers
+(objects with the ref inside). Counts are sums of +1 and -1 that commute, because they come over different
+connections: the submitter of a task adds what the worker retained *before* it releases its own pin, on one
+connection; the worker may take it back earlier, on another, and the sum is then -1 for a moment, which counts as
+held. A process that died holds nothing, and late sums for it are dropped.
+
+Only objects that need it are tracked: large ones, ones with refs inside, ones whose refs left their owner. A small
+result that only its owner ever saw leaves no trace here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ..messages import Dep, Failed, Inline, Shm, Value
+from .scheduler import Task
+
+
+class Record:
+    """A tracked object."""
+
+    __slots__ = ("holders", "owner", "released", "value")
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.value: Value | None = None
+        self.released = False
+        self.holders: dict[bytes, int] = {}
+
+
+@dataclass
+class Freed:
+    """What became free: blocks by the process whose arena has them, and objects (for actor handles)."""
+
+    blocks: list[tuple[str, str, int]] = field(default_factory=list)
+    """(process, segment, offset)"""
+    objects: list[bytes] = field(default_factory=list)
+
+
+class Directory:
+    """See the module's essay."""
+
+    def __init__(self) -> None:
+        self._records: dict[bytes, Record] = {}
+        self._waiting: dict[bytes, list[Task | str]] = {}
+        self._missing: dict[bytes, int] = {}  # task → deps that are not there yet
+        self._resolved: dict[bytes, list[Dep]] = {}
+        self._dead: set[bytes] = set()
+        self.segments: Counter[str] = Counter()
+        """Live objects by segment of shared memory."""
+
+    # ------------------------------------------------------------ waiting
+
+    def known(self, object_id: bytes) -> Value | None:
+        """The value of a tracked object that exists."""
+        record = self._records.get(object_id)
+        return None if record is None else record.value
+
+    def concerns(self, object_id: bytes, value: Value) -> bool:
+        """Whether :meth:`exists` would do anything; the many small results that nobody waits for skip it."""
+        return object_id in self._waiting or not isinstance(value, Inline) or bool(value.refs)
+
+    def wait_for(self, task: Task, deps: list[Dep]) -> None:
+        """Registers a task for deps whose values are not known yet."""
+        self._missing[task.id] = len(deps)
+        for dep in deps:
+            self._waiting.setdefault(dep.object_id, []).append(task)
+
+    def resolve_now(self, task: Task, dep: Dep, value: Value) -> None:
+        self._resolved.setdefault(task.id, []).append(Dep(dep.slot, dep.object_id, value))
+
+    def ask(self, process: str, object_id: bytes) -> None:
+        """Registers a process for a value that is not known yet."""
+        self._waiting.setdefault(object_id, []).append(process)
+
+    def exists(self, object_id: bytes, value: Value, owner: str) -> tuple[list[Task], list[str]]:
+        """An object came to be. Returns the tasks that have all arguments now, and the processes that asked."""
+        if isinstance(value, Shm):
+            record = self._record(object_id, owner)
+            if record.value is None:
+                record.value = value
+                self.segments[value.segment] += 1
+        elif isinstance(value, Inline) and value.refs:
+            self._record(object_id, owner).value = value
+        if not isinstance(value, Failed):
+            for inner in value.refs:
+                self._add(inner, object_id, 1)
+        waiters = self._waiting.pop(object_id, None)
+        if waiters is None:
+            return [], []
+        ready: list[Task] = []
+        askers: list[str] = []
+        for waiter in waiters:
+            if isinstance(waiter, str):
+                askers.append(waiter)
+                continue
+            slots = [dep for dep in waiter.payload.spec.deps if dep.object_id == object_id]
+            self._resolved.setdefault(waiter.id, []).extend(Dep(dep.slot, object_id, value) for dep in slots)
+            self._missing[waiter.id] -= 1
+            if not self._missing[waiter.id]:
+                del self._missing[waiter.id]
+                ready.append(waiter)
+        return ready, askers
+
+    def resolved(self, task_id: bytes) -> list[Dep]:
+        """The values found for a task's pending deps; kept for a re-run until :meth:`forget`."""
+        return self._resolved.get(task_id, [])
+
+    def forget(self, task_id: bytes) -> None:
+        self._resolved.pop(task_id, None)
+
+    def unresolved(self, task: Task) -> list[bytes]:
+        """The deps a waiting task still lacks."""
+        return [dep.object_id for dep in task.payload.spec.deps if task in self._waiting.get(dep.object_id, ())]
+
+    # ------------------------------------------------------------ holding
+
+    def hold(self, object_id: bytes, holder: bytes, count: int) -> Freed:
+        """Adds to a holder's count."""
+        if holder in self._dead:
+            return Freed()
+        self._add(object_id, holder, count)
+        return self._collect(object_id)
+
+    def track(self, object_id: bytes, owner: str) -> None:
+        """Starts the life of an object that has no value (an actor's handle)."""
+        self._record(object_id, owner)
+
+    def release(self, object_id: bytes) -> Freed:
+        """The owner needs it no more."""
+        record = self._records.get(object_id)
+        if record is None:
+            return Freed()
+        record.released = True
+        return self._collect(object_id)
+
+    def process_died(self, process: str, pins: dict[bytes, list[bytes]]) -> Freed:
+        """It holds nothing any more and owns nothing any more.
+
+        ``pins``: objects that its unfinished tasks need, by task id; the tasks hold them from here on.
+        """
+        for task_id, objects in pins.items():
+            for object_id in objects:
+                self._add(object_id, task_id, 1)
+        name = process.encode()
+        self._dead.add(name)
+        freed = Freed()
+        for object_id, record in list(self._records.items()):
+            touched = record.holders.pop(name, None) is not None
+            if record.owner == process:
+                record.released = touched = True
+            if touched:
+                _merge(freed, self._collect(object_id))
+        return freed
+
+    def task_ended(self, task_id: bytes, objects: list[bytes]) -> Freed:
+        """Drops what :meth:`process_died` made the task hold."""
+        freed = Freed()
+        for object_id in objects:
+            record = self._records.get(object_id)
+            if record is not None and record.holders.pop(task_id, None) is not None:
+                _merge(freed, self._collect(object_id))
+        return freed
+
+    def _record(self, object_id: bytes, owner: str = "") -> Record:
+        record = self._records.get(object_id)
+        if record is None:
+            record = self._records[object_id] = Record(owner)
+            record.released = owner.encode() in self._dead
+        elif owner:
+            record.owner = owner
+        return record
+
+    def _add(self, object_id: bytes, holder: bytes, count: int) -> None:
+        holders = self._record(object_id).holders
+        total = holders.get(holder, 0) + count
+        if total:
+            holders[holder] = total
+        else:
+            holders.pop(holder, None)
+
+    def _collect(self, object_id: bytes) -> Freed:
+        record = self._records.get(object_id)
+        if record is None or not record.released or record.holders:
+            return Freed()
+        del self._records[object_id]
+        freed = Freed(objects=[object_id])
+        value = record.value
+        if isinstance(value, Shm):
+            self.segments[value.segment] -= 1
+            freed.blocks.append((value.segment.rpartition("-")[0], value.segment, value.offset))
+        if value is not None and not isinstance(value, Failed):
+            for inner in value.refs:
+                inner_record = self._records.get(inner)
+                if inner_record is not None and inner_record.holders.pop(object_id, None) is not None:
+                    _merge(freed, self._collect(inner))
+        return freed
+
+
+def _merge(into: Freed, more: Freed) -> None:
+    into.blocks += more.blocks
+    into.objects += more.objects

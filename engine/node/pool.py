@@ -1,0 +1,101 @@
+"""The node's side of the worker processes: asks the zygote for them and learns how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+
+from ..session import Session
+
+LOG_TAIL_BYTES = 2000
+CONNECT_SECONDS = 60.0
+
+
+@dataclass
+class Process:
+    """A worker process: ``pid`` 0 until the zygote has forked it."""
+
+    id: str
+    pid: int = 0
+    ready: bool = False
+    leaving: bool = False
+    """It was told to exit, so its end is no accident."""
+
+
+class WorkerPool:
+    """Workers by id. Ids are never used twice in a session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.processes: dict[str, Process] = {}
+        self._count = 0
+        self._received = b""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:  # the zygote is starting beside us
+            try:
+                self._socket.connect(f"{session.folder}/zygote.sock")
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.002)
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def start(self, count: int) -> None:
+        for _ in range(count):
+            self._count += 1
+            worker = f"w{self._count}"
+            self.processes[worker] = Process(worker)
+            self._socket.sendall(f"fork {worker}\n".encode())
+
+    def poll(self) -> list[tuple[Process, int]]:
+        """Workers that ended since the last call, with their exit status (negative: the signal)."""
+        ended: list[tuple[Process, int]] = []
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                return ended
+            if not data:
+                raise ConnectionError("the zygote is gone")
+            *lines, self._received = (self._received + data).split(b"\n")
+            for line in lines:
+                word, worker, number = line.decode().split()
+                if word == "started":
+                    self.processes[worker].pid = int(number)
+                else:
+                    ended.append((self.processes.pop(worker), int(number)))
+
+    def kill(self, worker: str) -> None:
+        process = self.processes.get(worker)
+        if process is not None and process.pid:
+            os.kill(process.pid, signal.SIGKILL)  # not reaped before the zygote said so: the pid is still its own
+
+    def describe_end(self, process: Process, status: int) -> str:
+        """How a worker ended, for people."""
+        if status < 0:
+            try:
+                how = f"was killed by {signal.Signals(-status).name}"
+            except ValueError:
+                how = f"was killed by signal {-status}"
+        else:
+            how = f"exited with code {status}"
+        text = f"worker {process.id} (pid {process.pid}) {how}"
+        tail = self._log_tail(process.id)
+        return f"{text}; the end of its output:\n{tail}" if tail else text
+
+    def _log_tail(self, worker: str) -> str:
+        try:
+            with open(self._session.log(worker), "rb") as log:
+                log.seek(0, os.SEEK_END)
+                log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
+                return log.read().decode(errors="replace").strip()
+        except OSError:
+            return ""

@@ -1,0 +1,458 @@
+"""The local scheduler: which task goes to which worker. A state machine without I/O and without a clock.
+
+Events go in as method calls, instructions come out of :meth:`Scheduler.plan`; the daemon stands between this and
+the sockets, tests feed it by hand.
+
+*Leases.* Tasks that ask for the same amounts form a *shape*. A worker leases a shape's amounts once and then runs
+tasks of that shape one after the other, so resources are counted per lease, not per task. Short tasks are
+pipelined: a worker's queue is filled up to ``PIPELINE_SECONDS`` of estimated work (by the average duration of each
+function), so that the round trip to the node does not bound the rate. A function never timed before counts as
+long. What turned out to be queued behind a long task can be revoked for an idle worker.
+
+*Fairness.* Shapes are served by the age of their oldest task. When the oldest does not fit, the resources it lacks
+are reserved: younger shapes that need them get nothing, not even a refill, until it fits. Only what actors do not
+hold can be reserved, or a task waiting for an actor's CPU would stop everything else.
+
+*Nesting.* A task blocked in ``get`` gives back its CPUs and its queue. The worker may then run, on top of the
+blocked task, a task that this one waits for: depth first, so nesting needs no new process per level.
+
+Invariants (tested with hypothesis): a lease is granted only from what is free; a task is in exactly one place;
+every feasible task is eventually handed out. One exception to the first, as in Ray: a task that resumes after
+``get`` takes its CPUs again at once, and until others finish the node may be overdrawn by them.
+
+Rejected: resources per task (a dict subtraction on the hot path, and a queue at a worker would count twice), and
+one global FIFO (one shape that does not fit would stop all).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import Any
+
+PIPELINE_SECONDS = 0.002
+PIPELINE_TASKS = 512
+TASK_OVERHEAD = 5e-6
+"""Seconds a task costs a worker beside the function itself."""
+
+SMOOTHING = 0.2
+NEST_LOOKAHEAD = 64
+MAX_WORKERS = 512
+
+WAITING, QUEUED, ASSIGNED, GONE = range(4)
+
+
+class Task:
+    """A task as the node sees it. ``payload`` is the daemon's and not looked at here."""
+
+    __slots__ = ("attempt", "demand", "exclusive", "function", "id", "payload", "prefer", "seq", "state", "worker")
+
+    def __init__(
+        self, task_id: bytes, function: bytes, demand: dict[str, int], prefer: str = "", exclusive: bool = False,
+        payload: Any = None,
+    ) -> None:
+        self.id = task_id
+        self.function = function
+        self.demand = demand
+        self.prefer = prefer
+        self.exclusive = exclusive  # the creation of an actor: alone on its worker
+        self.payload = payload
+        self.attempt = 0
+        self.seq = 0
+        self.state = WAITING
+        self.worker = ""
+
+
+class Shape:
+    """All queued tasks that ask for the same amounts (actor creations apart)."""
+
+    __slots__ = ("demand", "exclusive", "queue", "workers")
+
+    def __init__(self, demand: dict[str, int], exclusive: bool) -> None:
+        self.demand = demand
+        self.exclusive = exclusive
+        self.queue: deque[Task] = deque()
+        self.workers: dict[str, Worker] = {}
+
+    def head(self) -> Task | None:
+        while self.queue and self.queue[0].state != QUEUED:  # taken out of order by a nested dispatch
+            self.queue.popleft()
+        return self.queue[0] if self.queue else None
+
+
+class Lease:
+    """A shape's amounts in the hands of a worker, with the tasks it runs under them."""
+
+    __slots__ = ("awaits", "backlog", "blocked", "shape", "tasks")
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.tasks: dict[bytes, Task] = {}
+        self.backlog = 0.0
+        self.blocked = False
+        self.awaits: deque[Task] = deque()
+
+
+class Worker:
+    """A worker process; its leases form a stack, the top one runs and those below are blocked in ``get``."""
+
+    __slots__ = ("actor", "id", "leases", "revoking")
+
+    def __init__(self, worker_id: str) -> None:
+        self.id = worker_id
+        self.leases: list[Lease] = []
+        self.actor: Task | None = None
+        self.revoking = False
+
+
+@dataclass
+class Plan:
+    """What the daemon shall do now."""
+
+    dispatch: dict[str, list[Task]] = field(default_factory=dict)
+    start_workers: int = 0
+    stop_workers: list[str] = field(default_factory=list)
+    revoke: list[str] = field(default_factory=list)
+
+
+class Scheduler:
+    """See the module's essay. Amounts are integers in ``options.UNITS``."""
+
+    def __init__(self, capacity: dict[str, int], prestart: int) -> None:
+        self.capacity = dict(capacity)
+        self.free = dict(capacity)
+        self.held_by_actors: dict[str, int] = {}
+        self._shapes: dict[tuple[object, ...], Shape] = {}
+        self._queued_shapes: dict[int, Shape] = {}
+        self._infeasible: dict[bytes, Task] = {}
+        self._workers: dict[str, Worker] = {}
+        self._idle: dict[str, Worker] = {}  # the last one in was used last
+        self._blocked: list[Worker] = []
+        self._starting = 0
+        self._prestart = prestart
+        self._averages: dict[bytes, float] = {}
+        self._sequence = count()
+
+    # ------------------------------------------------------------ events
+
+    def submit(self, task: Task) -> bool:
+        """Queues a task whose arguments are there. False when no amount of waiting can ever make it fit."""
+        if not self.feasible(task.demand):
+            self._infeasible[task.id] = task
+            return False
+        task.seq = next(self._sequence)
+        self._queue(task, front=False)
+        return True
+
+    def feasible(self, demand: dict[str, int]) -> bool:
+        return all(self.capacity.get(name, 0) >= amount for name, amount in demand.items())
+
+    def worker_started(self, worker_id: str) -> None:
+        self._starting = max(0, self._starting - 1)
+        worker = self._workers[worker_id] = Worker(worker_id)
+        self._idle[worker_id] = worker
+
+    def start_failed(self) -> None:
+        """A worker that was asked for will not come."""
+        self._starting = max(0, self._starting - 1)
+
+    def finished(self, worker_id: str, task_id: bytes, duration: float) -> Task | None:
+        """A worker reported a task's end; the task, or None when it is not (any more) assigned there."""
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            return None
+        for lease in reversed(worker.leases):
+            task = lease.tasks.pop(task_id, None)
+            if task is None:
+                continue
+            average = self._averages.get(task.function)
+            self._averages[task.function] = (
+                duration if average is None else average + SMOOTHING * (duration - average)
+            )
+            if not lease.tasks and not lease.blocked and worker.actor is None:
+                self._drop_lease(worker, lease)
+            elif lease.tasks:
+                lease.backlog = max(0.0, lease.backlog - duration - TASK_OVERHEAD)
+            task.state = GONE
+            return task
+        return None
+
+    def became_actor(self, worker_id: str) -> None:
+        """The creation task that ``worker_id`` runs succeeded: the worker and its lease are the actor's now."""
+        worker = self._workers[worker_id]
+        lease = worker.leases[0]
+        (worker.actor,) = lease.tasks.values()
+        for name, amount in lease.shape.demand.items():
+            self.held_by_actors[name] = self.held_by_actors.get(name, 0) + amount
+
+    def blocked(self, worker_id: str, awaits: list[Task], returned: list[bytes]) -> None:
+        """The task on ``worker_id`` waits in ``get``; what it had queued comes back."""
+        worker = self._workers.get(worker_id)
+        if worker is None or not worker.leases:
+            return
+        lease = worker.leases[-1]
+        self._take_back(lease, returned)
+        lease.blocked = True
+        lease.awaits = deque(awaits)
+        self._give_cpus(lease)
+        self._blocked.append(worker)
+
+    def unblocked(self, worker_id: str) -> None:
+        worker = self._workers.get(worker_id)
+        if worker is None or not worker.leases:
+            return
+        lease = worker.leases[-1]
+        if not lease.blocked:
+            return
+        lease.blocked = False
+        lease.awaits.clear()
+        cpus = lease.shape.demand.get("CPU")
+        if cpus:
+            self.free["CPU"] -= cpus  # may overdraw: see the essay
+        self._blocked.remove(worker)
+        if not lease.tasks and worker.actor is None:
+            self._drop_lease(worker, lease)
+
+    def returned(self, worker_id: str, tasks: list[bytes]) -> None:
+        """The answer to a revoke."""
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            return
+        worker.revoking = False
+        if worker.leases:
+            lease = worker.leases[-1]
+            self._take_back(lease, tasks)
+            if not lease.tasks and not lease.blocked and worker.actor is None:
+                self._drop_lease(worker, lease)
+
+    def worker_died(self, worker_id: str) -> tuple[list[Task], list[Task]]:
+        """Frees what it held. Returns (tasks it was running, tasks it had only queued: requeued here)."""
+        worker = self._workers.pop(worker_id, None)
+        if worker is None:
+            return [], []
+        self._idle.pop(worker_id, None)
+        running: list[Task] = []
+        requeued: list[Task] = []
+        for lease in reversed(worker.leases):
+            tasks = list(lease.tasks.values())
+            running += tasks[:1]  # in order of execution: the first has been started, or was about to
+            requeued += tasks[1:]
+            lease.shape.workers.pop(worker_id, None)
+            for name, amount in lease.shape.demand.items():
+                if worker.actor is not None:
+                    self.held_by_actors[name] -= amount
+                if not (lease.blocked and name == "CPU"):
+                    self.free[name] += amount
+            if lease.blocked:
+                self._blocked.remove(worker)
+        for task in reversed(requeued):
+            self._queue(task, front=True)
+        for task in running:
+            task.state = WAITING
+            task.worker = ""
+        return running, requeued
+
+    def retry(self, task: Task) -> None:
+        """Queues a task again, ahead of younger ones."""
+        self._queue(task, front=True)
+
+    def withdraw(self, task: Task) -> None:
+        """Takes a task out that has not been handed out."""
+        task.state = GONE
+        self._infeasible.pop(task.id, None)
+
+    # ------------------------------------------------------------ decisions
+
+    def plan(self) -> Plan:
+        """Hands out what fits; asks for workers where they lack."""
+        plan = Plan()
+        for worker in reversed(self._blocked):
+            self._nest(worker, plan)
+        wanted = 0
+        reserved: set[str] = set()
+        if self._queued_shapes:
+            shapes = [shape for shape in self._queued_shapes.values() if shape.head() is not None]
+            self._queued_shapes = {id(shape): shape for shape in shapes}
+            if len(shapes) > 1:
+                shapes.sort(key=lambda shape: shape.queue[0].seq)
+            for shape in shapes:
+                if reserved and not reserved.isdisjoint(shape.demand):
+                    continue
+                wanted += self._serve(shape, plan)
+                if shape.head() is None:
+                    del self._queued_shapes[id(shape)]
+                elif not self._fits(shape.demand) and self._can_ever_fit(shape.demand):
+                    reserved |= {name for name, amount in shape.demand.items() if self.free[name] < amount}
+        plan.start_workers = self._workers_to_start(wanted)
+        if len(self._idle) > self._prestart:
+            surplus = len(self._idle) - self._prestart
+            plan.stop_workers = list(self._idle)[:surplus]
+            for worker_id in plan.stop_workers:
+                del self._idle[worker_id]
+                del self._workers[worker_id]
+        return plan
+
+    def overdue(self) -> list[str]:
+        """Workers whose queued tasks should be revoked: others are idle and have nothing to do.
+
+        The daemon asks this when it has heard nothing for a moment (this machine has no clock).
+        """
+        if not self._idle:
+            return []
+        found = []
+        for worker in self._workers.values():
+            if worker.revoking or worker.actor is not None or not worker.leases:
+                continue
+            lease = worker.leases[-1]
+            if len(lease.tasks) > 1 and self._fits(lease.shape.demand):
+                worker.revoking = True
+                found.append(worker.id)
+        return found
+
+    def has_pipelined(self) -> bool:
+        """Whether :meth:`overdue` could name anybody."""
+        return bool(self._idle) and any(
+            worker.leases and len(worker.leases[-1].tasks) > 1 for worker in self._workers.values()
+        )
+
+    def running(self, worker_id: str) -> Task | None:
+        """The task at the front of a worker's queue."""
+        worker = self._workers.get(worker_id)
+        if worker is None or not worker.leases:
+            return None
+        return next(iter(worker.leases[-1].tasks.values()), None)
+
+    def infeasible(self) -> list[Task]:
+        return list(self._infeasible.values())
+
+    # ------------------------------------------------------------ inside
+
+    def _shape_of(self, task: Task) -> Shape:
+        key = (task.exclusive, *sorted(task.demand.items()))
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._shapes[key] = Shape(task.demand, task.exclusive)
+        return shape
+
+    def _queue(self, task: Task, front: bool) -> None:
+        shape = self._shape_of(task)
+        task.state = QUEUED
+        task.worker = ""
+        if front:
+            shape.queue.appendleft(task)
+        else:
+            shape.queue.append(task)
+        self._queued_shapes[id(shape)] = shape
+
+    def _serve(self, shape: Shape, plan: Plan) -> int:
+        """Gives out a shape's tasks: idle workers first, then pipelines. Returns how many workers lack."""
+        demand = shape.demand
+        lacking = 0
+        while (head := shape.head()) is not None and self._fits(demand):
+            if not self._idle:
+                lacking = self._missing_workers(shape)
+                break
+            worker = self._idle.pop(head.prefer, None) or self._idle.popitem()[1]
+            lease = Lease(shape)
+            for name, amount in demand.items():
+                self.free[name] -= amount
+            worker.leases.append(lease)
+            shape.workers[worker.id] = worker
+            self._assign(worker, lease, shape.queue.popleft(), plan)
+        if shape.queue and shape.workers and not shape.exclusive:
+            leased = [
+                worker for worker in shape.workers.values()
+                if len(worker.leases) == 1 and not worker.leases[0].blocked and not worker.revoking
+            ]
+            for i, worker in enumerate(leased):
+                self._refill(worker, shape, len(leased) - i, plan)
+        return lacking
+
+    def _refill(self, worker: Worker, shape: Shape, sharers: int, plan: Plan) -> None:
+        """Fills a worker's queue; with few tasks left each of the ``sharers`` gets its part of them."""
+        lease = worker.leases[-1]
+        averages = self._averages
+        room = min(PIPELINE_TASKS - len(lease.tasks), -(-len(shape.queue) // sharers))
+        while room > 0 and lease.backlog < PIPELINE_SECONDS:
+            head = shape.head()
+            if head is None or head.function not in averages or (head.prefer and head.prefer != worker.id):
+                return
+            self._assign(worker, lease, shape.queue.popleft(), plan)
+            room -= 1
+
+    def _assign(self, worker: Worker, lease: Lease, task: Task, plan: Plan) -> None:
+        task.state = ASSIGNED
+        task.worker = worker.id
+        lease.tasks[task.id] = task
+        lease.backlog += self._averages.get(task.function, PIPELINE_SECONDS) + TASK_OVERHEAD
+        batch = plan.dispatch.get(worker.id)
+        if batch is None:
+            plan.dispatch[worker.id] = [task]
+        else:
+            batch.append(task)
+
+    def _nest(self, worker: Worker, plan: Plan) -> None:
+        """Lets a worker that is blocked on top run one task that it waits for."""
+        lease = worker.leases[-1]
+        if not lease.blocked:
+            return
+        while lease.awaits and lease.awaits[0].state in (ASSIGNED, GONE):
+            lease.awaits.popleft()
+        for task in islice(lease.awaits, NEST_LOOKAHEAD):
+            if task.state == QUEUED and not task.exclusive and self._fits(task.demand):
+                nested = Lease(self._shape_of(task))
+                for name, amount in task.demand.items():
+                    self.free[name] -= amount
+                worker.leases.append(nested)
+                self._assign(worker, nested, task, plan)
+                return
+
+    def _drop_lease(self, worker: Worker, lease: Lease) -> None:
+        worker.leases.remove(lease)
+        for name, amount in lease.shape.demand.items():
+            self.free[name] += amount
+        if not worker.leases:
+            lease.shape.workers.pop(worker.id, None)
+            self._idle[worker.id] = worker
+
+    def _take_back(self, lease: Lease, tasks: list[bytes]) -> None:
+        for task_id in reversed(tasks):
+            task = lease.tasks.pop(task_id, None)
+            if task is not None:
+                self._queue(task, front=True)
+        if len(lease.tasks) <= 1:
+            lease.backlog = PIPELINE_SECONDS  # of unknown length: nothing is queued behind it again
+
+    def _give_cpus(self, lease: Lease) -> None:
+        cpus = lease.shape.demand.get("CPU")
+        if cpus:
+            self.free["CPU"] += cpus
+
+    def _fits(self, demand: dict[str, int]) -> bool:
+        free = self.free
+        for name, amount in demand.items():
+            if free.get(name, 0) < amount:
+                return False
+        return True
+
+    def _can_ever_fit(self, demand: dict[str, int]) -> bool:
+        held = self.held_by_actors
+        return all(self.capacity.get(name, 0) - held.get(name, 0) >= amount for name, amount in demand.items())
+
+    def _missing_workers(self, shape: Shape) -> int:
+        """How many more workers this shape could use right now."""
+        waiting = min(len(shape.queue), max(self._prestart, 1))
+        for name, amount in shape.demand.items():
+            waiting = min(waiting, self.free[name] // amount)
+        return max(1, waiting)
+
+    def _workers_to_start(self, wanted: int) -> int:
+        spare = len(self._idle) + self._starting
+        missing = max(wanted - self._starting, self._prestart - spare - self._busy(), 0)
+        missing = min(missing, MAX_WORKERS - len(self._workers) - self._starting)
+        self._starting += max(0, missing)
+        return max(0, missing)
+
+    def _busy(self) -> int:
+        return sum(1 for worker in self._workers.values() if worker.leases and worker.actor is None)

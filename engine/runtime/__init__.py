@@ -1,0 +1,1 @@
+"""What drivers and workers have in common: an inbox, the objects they own, submission, get and wait."""

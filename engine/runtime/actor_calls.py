@@ -1,0 +1,143 @@
+"""Calls to actors, from the caller's side: straight to the actor's process, in order, once it is known where.
+
+A call whose arguments are pending holds back the later ones of this caller, so that the order stays; the actor
+itself is never blocked by arguments that are still to come. What a dead actor leaves unanswered fails here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from .. import messages as m
+from ..exceptions import ActorDiedError, ActorUnavailableError
+from ..ids import object_id
+from ..refs import ObjectRef
+from ..serialization import dump_engine_error, load_error
+
+if TYPE_CHECKING:
+    from .process import ProcessBackend
+
+CALLS_PER_BATCH = 128
+
+
+class PendingCall(NamedTuple):
+    spec: m.Spec
+    pins: list[ObjectRef]
+
+
+@dataclass
+class Callee:
+    """One actor as this process knows it."""
+
+    id: bytes
+    worker: str = ""
+    incarnation: int = 0
+    death: bytes = b""
+    """The pickled ActorDiedError, once it is dead."""
+    waiting: deque[PendingCall] = field(default_factory=deque)
+    in_flight: dict[bytes, PendingCall] = field(default_factory=dict)
+    creation_pins: list[ObjectRef] = field(default_factory=list)
+
+
+class ActorCalls:
+    """All actors that this process calls."""
+
+    def __init__(self, process: ProcessBackend) -> None:
+        self._process = process
+        self._callees: dict[bytes, Callee] = {}
+        self._lock = threading.RLock()
+        self.in_flight: dict[bytes, Callee] = {}
+        """By task id of the call."""
+
+    def created(self, actor: bytes, pins: list[ObjectRef]) -> None:
+        """``pins``: what the creation's arguments need until it has started."""
+        self.watch(actor).creation_pins = pins
+
+    def watch(self, actor: bytes) -> Callee:
+        callee = self._callees.get(actor)
+        if callee is None:
+            callee = self._callees[actor] = Callee(actor)
+            self._process.post_node(m.WatchActor(actor))
+        return callee
+
+    def submit(self, actor: bytes, call: PendingCall) -> None:
+        callee = self._callees.get(actor) or self.watch(actor)
+        with self._lock:
+            if callee.worker and not callee.waiting and not call.spec.deps:
+                self._send(callee, call)
+                return
+            callee.waiting.append(call)
+            if len(callee.waiting) == 1:
+                self._advance(callee)
+
+    def _advance(self, callee: Callee) -> None:
+        """Sends what can be sent from the front of the queue; called whenever that may have changed."""
+        objects = self._process.objects
+        with self._lock:
+            if callee.death:
+                while callee.waiting:
+                    self._fail(callee.waiting.popleft(), callee.death)
+                return
+            while callee.waiting and callee.worker:
+                call = callee.waiting[0]
+                for dep in call.spec.deps:
+                    if dep.value is not None:
+                        continue
+                    entry = objects.entries[dep.object_id]  # alive: the call pins it
+                    if entry.value is None:
+                        ref = next(ref for ref in call.pins if ref.binary() == dep.object_id)
+                        self._process._ask_for((ref,), [entry])
+                        objects.when_ready(dep.object_id, lambda: self._advance(callee))
+                        return
+                    dep.value = entry.value
+                callee.waiting.popleft()
+                self._send(callee, call)
+
+    def _send(self, callee: Callee, call: PendingCall) -> None:
+        task = call.spec.task
+        callee.in_flight[task] = call
+        self.in_flight[task] = callee
+        endpoint = self._process.endpoint
+        if endpoint.batch(callee.worker, m.Call, msgspec.Raw(m.encode(call.spec))) >= CALLS_PER_BATCH:
+            endpoint.flush()
+
+    def finished(self, task: bytes) -> None:
+        callee = self.in_flight.pop(task, None)
+        if callee is not None:
+            callee.in_flight.pop(task, None)
+
+    def on_state(self, state: m.ActorState) -> None:
+        callee = self._callees[state.actor]
+        with self._lock:
+            if state.error:
+                error = ActorDiedError(state.error)
+                if state.cause:
+                    error.__cause__ = load_error(state.cause)
+                callee.death = dump_engine_error(error)
+                lost = callee.death
+            else:
+                lost = dump_engine_error(ActorUnavailableError(
+                    "the actor's process died while the call was on its way; it may or may not have run"
+                ))
+            if state.error or state.incarnation != callee.incarnation:
+                for call in list(callee.in_flight.values()):
+                    self._fail(call, lost)
+            callee.incarnation = state.incarnation
+            callee.worker = state.worker
+            if state.worker or state.error:
+                callee.creation_pins = []
+            self._advance(callee)
+
+    def _fail(self, call: PendingCall, error: bytes) -> None:
+        """Ends a call that no actor will answer; the node hears of it for those that wait there."""
+        task = call.spec.task
+        self.finished(task)
+        for index in range(call.spec.num_returns):
+            oid = object_id(task, index)
+            self._process.post_node(m.Stored(oid, m.Failed(error)))
+            self._process.objects.arrived(oid, m.Failed(error))

@@ -1,0 +1,63 @@
+"""Arguments on their way into a spec: values pickled, refs at top level turned into deps, large ones stored once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import messages as m
+from ..ids import HANDLE_INDEX
+from ..refs import ObjectRef
+from ..serialization import dumps
+from .objects import put_id
+
+if TYPE_CHECKING:
+    from .process import ProcessBackend
+
+WHOLE = -1
+"""Slot of a dep that stands for all arguments at once, because they are too large for a spec."""
+
+
+class Packed(NamedTuple):
+    args: m.Inline | None
+    deps: list[m.Dep]
+    nested: list[bytes]
+    pins: list[ObjectRef]
+    """Refs to keep until the task's reply says what the worker retained."""
+
+
+def pack_arguments(process: ProcessBackend, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
+    """Pickles ``args`` and ``kwargs``; raises SerializationError that names the part that failed."""
+    deps: list[m.Dep] = []
+    pins: list[ObjectRef] = []
+    if any(type(value) is ObjectRef for value in args):
+        args = tuple(_dep(process, i, value, deps, pins) if type(value) is ObjectRef else value
+                     for i, value in enumerate(args))
+    if kwargs and any(type(value) is ObjectRef for value in kwargs.values()):
+        kwargs = {name: _dep(process, name, value, deps, pins) if type(value) is ObjectRef else value
+                  for name, value in kwargs.items()}
+    serialized = dumps((args, kwargs))
+    nested: list[bytes] = []
+    for ref in serialized.refs:
+        process.objects.escape(ref)
+        nested.append(ref.binary())
+    pins += serialized.refs
+    value = process.pack(serialized)
+    if isinstance(value, m.Inline):
+        return Packed(value, deps, nested, pins)
+    oid = put_id(process.scope.next_task())
+    ref = process.objects.own(oid, value)
+    entry = process.objects.entries[oid]
+    entry.tracked = True
+    entry.pins = serialized.refs or None
+    process.post_node(m.Stored(oid, value))
+    return Packed(None, [m.Dep(WHOLE, oid, value), *deps], nested, [*pins, ref])
+
+
+def _dep(
+    process: ProcessBackend, slot: int | str, ref: ObjectRef, deps: list[m.Dep], pins: list[ObjectRef]
+) -> None:
+    """Registers a dep; what stands in its place is None."""
+    entry = process.objects.entries[ref.binary()]
+    assert not ref.binary().endswith(HANDLE_INDEX)
+    deps.append(m.Dep(slot, ref.binary(), entry.value))
+    pins.append(ref)

@@ -1,0 +1,280 @@
+"""The inbox and outboxes of one process, and the question of which thread serves them.
+
+The problem: a background thread that receives costs a thread switch per message (50 µs and the GIL), no background
+thread means that nobody answers while user code runs. The answer is leader and followers. Whoever waits *leads*: it
+polls the inbox itself and handles what arrives, so a ``get`` costs no thread switch. Only when nobody has led for
+``GRACE`` seconds does the background thread take over; it then sends what is left in the outboxes and receives,
+until somebody wants to wait and wakes it up.
+
+Rules: only the leader receives and handles (``_lead`` is held); any thread may post; sending is under
+``_send_lock``; frames of one peer to another keep their order. A handler may be interrupted by KeyboardInterrupt
+at any point: the frame is kept and handled again, so handlers have to be idempotent.
+
+Rejected: asyncio (several times slower per message), a thread of its own for each direction (see above).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+import zmq
+
+from .. import messages as m
+from ..session import Session
+
+GRACE = 0.003
+PARK_AFTER = 0.05
+"""Seconds of uninterrupted leading by others after which the background thread sleeps until it is called."""
+
+LINGER_MS = 200
+
+
+class Endpoint:
+    """See the module's essay. ``handle(sender, message)`` is called by the leader for each message."""
+
+    def __init__(self, session: Session, name: str, handle: Callable[[str, m.ToProcess], None], watch_fd: int = -1,
+                 watched_ended: Callable[[], None] = lambda: None) -> None:
+        self.name = name
+        self._session = session
+        self._handle = handle
+        self._watch_fd = watch_fd
+        self._watched_ended = watched_ended
+        self._context = zmq.Context()
+        self._inbox = self._context.socket(zmq.PULL)
+        self._inbox.setsockopt(zmq.RCVHWM, 0)
+        self._inbox.bind(session.address(name))
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller = select.poll()  # ZeroMQ's own poller costs three times as much per call
+        self._inbox_fd = self._inbox.getsockopt(zmq.FD)
+        self._poller.register(self._inbox_fd, select.POLLIN)
+        self._poller.register(self._wake_fd, select.POLLIN)
+        if watch_fd >= 0:
+            self._poller.register(watch_fd, select.POLLIN)
+        self._unhandled: deque[bytes] = deque()
+        self._lead = threading.Lock()
+        self._background_leads = False
+        self._followers = 0
+        self._progress = threading.Condition()
+        self._led_at = time.monotonic()
+        self._parked = threading.Event()
+        self._unpark = threading.Event()
+        self._send_lock = threading.Lock()
+        self._peers: dict[str, zmq.Socket[bytes]] = {}
+        self._out: dict[str, list[m.Wire]] = {}
+        self._closed = False
+        self.before_flush: Callable[[], None] = lambda: None
+        """Called before outboxes are sent; may post."""
+        self.on_tick: Callable[[], None] = lambda: None
+        """Called by the background thread every few ms while the process is active; may post."""
+        self._thread = threading.Thread(target=self._background, name="rlflow-endpoint", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------ sending
+
+    def post(self, peer: str, message: m.Wire) -> None:
+        """Puts a message into the outbox of ``peer``; it is sent with the next flush, in a few ms at most."""
+        with self._send_lock:
+            out = self._out.get(peer)
+            if out is None:
+                self._out[peer] = [message]
+            else:
+                out.append(message)
+        if self._background_leads:
+            self._wake()
+
+    def batch(self, peer: str, kind: type[m.Batch], item: msgspec.Raw) -> int:
+        """Posts ``item`` as part of a batch; returns how long the batch is now."""
+        with self._send_lock:
+            out = self._out.get(peer)
+            if out is None:
+                out = self._out[peer] = []
+            if out and type(out[-1]) is kind:
+                items = out[-1].items
+                items.append(item)
+                size = len(items)
+            else:
+                out.append(kind([item]))
+                size = 1
+        if size == 1 and self._background_leads:
+            self._wake()
+        return size
+
+    def flush(self) -> None:
+        """Sends all outboxes."""
+        self.before_flush()
+        if not self._out:
+            return
+        with self._send_lock:
+            out = self._out
+            for peer in list(out):
+                self._socket(peer).send(m.encode(m.OutFrame(self.name, out[peer])))
+                del out[peer]
+
+    def _socket(self, peer: str) -> zmq.Socket[bytes]:
+        socket = self._peers.get(peer)
+        if socket is None:
+            socket = self._context.socket(zmq.PUSH)
+            socket.setsockopt(zmq.SNDHWM, 0)
+            socket.setsockopt(zmq.LINGER, LINGER_MS)
+            socket.connect(self._session.address(peer))
+            self._peers[peer] = socket
+        return socket
+
+    def forget(self, peer: str) -> None:
+        """Closes the connection to a process that is gone."""
+        with self._send_lock:
+            self._out.pop(peer, None)
+            socket = self._peers.pop(peer, None)
+            if socket is not None:
+                socket.close(linger=0)
+
+    # ------------------------------------------------------------ waiting
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Serves the inbox until ``ready()``; False when ``timeout`` seconds pass first."""
+        self.flush()
+        if ready():
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._lead.acquire(blocking=False):
+                try:
+                    return self._lead_until(ready, deadline)
+                finally:
+                    self._stop_leading()
+            if self._background_leads:
+                self._wake()
+                if self._lead.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
+                    try:
+                        return self._lead_until(ready, deadline)
+                    finally:
+                        self._stop_leading()
+                return ready()
+            # Another thread of the user's leads: it tells us when something has happened, or when it stops.
+            with self._progress:
+                self._followers += 1
+                try:
+                    if ready():
+                        return True
+                    remaining = None if deadline is None else deadline - time.monotonic()
+                    if remaining is not None and remaining <= 0:
+                        return False
+                    if self._lead.locked():
+                        self._progress.wait(remaining)
+                finally:
+                    self._followers -= 1
+            if ready():
+                return True
+
+    def _lead_until(self, ready: Callable[[], bool], deadline: float | None) -> bool:
+        while not ready():
+            if deadline is None:
+                self._serve(None)
+            else:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._serve(remaining)
+        return True
+
+    def _stop_leading(self) -> None:
+        self._led_at = time.monotonic()
+        self._lead.release()
+        if self._followers:
+            with self._progress:
+                self._progress.notify_all()
+        if self._parked.is_set():
+            self._parked.clear()
+            self._unpark.set()
+
+    def _serve(self, timeout: float | None) -> None:
+        """One turn of the leader: handle what is there, else wait for something and handle that."""
+        if not self._receive():
+            self.flush()
+            if not self._receive():  # the inbox's fd is edge-triggered: look once more before sleeping on it
+                events = self._poller.poll(None if timeout is None else timeout * 1000)
+                for fd, _ in events:
+                    if fd == self._wake_fd:
+                        self._drain_wake()
+                    elif fd == self._watch_fd:
+                        self._poller.unregister(self._watch_fd)
+                        self._watched_ended()
+                self._receive()
+
+    def _receive(self) -> bool:
+        """Handles all frames that are there."""
+        unhandled = self._unhandled
+        while True:
+            try:
+                unhandled.append(self._inbox.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                break
+            if len(unhandled) >= 64:
+                break
+        if not unhandled:
+            return False
+        while unhandled:
+            frame = m.decode_process_frame(unhandled[0])
+            for message in frame.messages:
+                self._handle(frame.sender, message)
+            unhandled.popleft()
+        if self._followers:
+            with self._progress:
+                self._progress.notify_all()
+        return True
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
+    def _drain_wake(self) -> None:
+        try:
+            os.eventfd_read(self._wake_fd)
+        except BlockingIOError:  # another thread was faster
+            return
+
+    # ------------------------------------------------------------ the background thread
+
+    def _background(self) -> None:
+        while not self._closed:
+            time.sleep(GRACE)
+            self.on_tick()
+            self.flush()
+            if time.monotonic() - self._led_at < GRACE:
+                continue
+            if self._lead.acquire(blocking=False):
+                self._background_leads = True
+                try:
+                    if not self._closed and not self._out:
+                        self._serve(None)
+                finally:
+                    self._background_leads = False
+                    self._lead.release()
+                    if self._followers:
+                        with self._progress:
+                            self._progress.notify_all()
+            elif time.monotonic() - self._led_at > PARK_AFTER:
+                self._unpark.clear()
+                self._parked.set()
+                if self._lead.locked():
+                    self._unpark.wait()
+                self._parked.clear()
+
+    def close(self) -> None:
+        """Sends what is left, waits ``LINGER_MS`` at most for it to go, and frees everything."""
+        self.flush()
+        self._closed = True
+        self._unpark.set()
+        self._wake()
+        self._thread.join(timeout=5)
+        with self._send_lock:
+            for socket in self._peers.values():
+                socket.close()
+            self._inbox.close(linger=0)
+            self._context.term()
+        os.close(self._wake_fd)

@@ -1,0 +1,182 @@
+"""The objects of one process: futures it owns, refs it borrowed, and who still counts on them.
+
+An entry lives while this process holds refs to the object or arrays over its shared memory. Counting down happens
+in one place, :meth:`ObjectTable.drain`, which takes what finalizers appended to a deque: ``__del__`` may run under
+any lock, so it must not do more than that.
+
+What the node has to hear of is rare (see ``node/directory.py``): the end of *tracked* objects, which are large,
+contain refs, or have left this process; and of borrows that were registered there for us.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from .. import messages as m
+from ..ids import HANDLE_INDEX
+from ..refs import ObjectRef
+
+
+class Entry:
+    """One object as this process sees it."""
+
+    __slots__ = ("asked", "callbacks", "count", "owned", "pins", "registered", "tracked", "value", "worker")
+
+    def __init__(self, owned: bool, count: int) -> None:
+        self.owned = owned
+        self.count = count
+        self.value: m.Value | None = None
+        self.worker = ""
+        """Who produced it."""
+        self.tracked = False
+        self.registered = 0
+        self.asked = False
+        self.callbacks: list[Callable[[], None]] | None = None
+        self.pins: list[ObjectRef] | None = None
+
+
+class ObjectTable:
+    """Entries by object id. Thread-safe where threads meet: counts change under ``lock``."""
+
+    def __init__(self, name: str, post: Callable[[m.Wire], None]) -> None:
+        self._name = name.encode()
+        self._post = post
+        self.entries: dict[bytes, Entry] = {}
+        self.released: deque[bytes] = deque()
+        self.release = self.released.append
+        self.lock = threading.RLock()
+
+    def own(self, object_id: bytes, value: m.Value | None = None) -> ObjectRef:
+        """A new object of this process, with its first ref."""
+        entry = self.entries[object_id] = Entry(True, 1)
+        entry.value = value
+        return ObjectRef(object_id, self.release)
+
+    def adopt(self, object_id: bytes, held_by_container: bool) -> ObjectRef:
+        """One more ref to an object that came in inside data.
+
+        A ref out of a container (the result of ``get``) is registered at the node at once; one out of a task's
+        arguments is kept alive by the submitter until the reply says that we retain it.
+        """
+        self._count_up(object_id, held_by_container)
+        return ObjectRef(object_id, self.release)
+
+    def _count_up(self, object_id: bytes, register: bool) -> Entry:
+        with self.lock:
+            entry = self.entries.get(object_id)
+            if entry is None:
+                entry = self.entries[object_id] = Entry(False, 0)
+            entry.count += 1
+            if register and not entry.owned and not entry.registered:
+                entry.registered = 1
+                self._post(m.Hold(object_id, self._name, 1))
+            return entry
+
+    def pin(self, object_id: bytes) -> None:
+        """Arrays over the object's memory are about to live here; ends when ``released`` gets its id."""
+        self._count_up(object_id, register=False)
+
+    def unpin_now(self, object_id: bytes) -> None:
+        """There are no arrays after all."""
+        self.release(object_id)
+
+    def retained(self, object_ids: set[bytes]) -> list[bytes]:
+        """Those of a task's borrowed objects that are still held after it; the owner will register them for us."""
+        self.drain()
+        kept: list[bytes] = []
+        with self.lock:
+            for object_id in object_ids:
+                entry = self.entries.get(object_id)
+                if entry is not None and not entry.owned and entry.count > 0:
+                    entry.registered += 1
+                    kept.append(object_id)
+        return kept
+
+    def arrived(self, object_id: bytes, value: m.Value, worker: str = "") -> None:
+        """The value of an object. The first one wins; for a dropped object only its memory is given back."""
+        with self.lock:
+            entry = self.entries.get(object_id)
+            special = isinstance(value, m.Shm) or (isinstance(value, m.Inline) and bool(value.refs))
+            if entry is None:
+                if special:
+                    self._post(m.Release([object_id]))
+                return
+            if entry.value is not None:
+                return
+            entry.worker = worker
+            if special and entry.owned:
+                entry.tracked = True
+            entry.value = value
+            callbacks, entry.callbacks = entry.callbacks, None
+        for callback in callbacks or ():
+            callback()
+
+    def when_ready(self, object_id: bytes, callback: Callable[[], None]) -> None:
+        """Calls back once the value is there, in the thread that receives it (or now)."""
+        with self.lock:
+            entry = self.entries[object_id]
+            if entry.value is None:
+                if entry.callbacks is None:
+                    entry.callbacks = []
+                entry.callbacks.append(callback)
+                return
+        callback()
+
+    def escape(self, ref: ObjectRef) -> None:
+        """``ref`` is about to leave this process inside data: from now on the node has to know the object."""
+        object_id = ref.binary()
+        with self.lock:
+            entry = self.entries.get(object_id)
+            if entry is None or not entry.owned or entry.tracked:
+                return
+            entry.tracked = True
+            if entry.value is not None and object_id[-2:] == PUT_INDEX:
+                self._post(m.Stored(object_id, entry.value))
+
+    def drain(self) -> None:
+        """Counts down what was dropped, and tells the node what that ends."""
+        if not self.released:
+            return
+        ended: list[bytes] = []
+        with self.lock:
+            while self.released:
+                object_id = self.released.popleft()
+                entry = self.entries.get(object_id)
+                if entry is None:
+                    continue
+                entry.count -= 1
+                if entry.count > 0:
+                    continue
+                del self.entries[object_id]
+                if entry.owned:
+                    if entry.tracked:
+                        ended.append(object_id)
+                elif entry.registered:
+                    self._post(m.Hold(object_id, self._name, -entry.registered))
+                entry.pins = None
+            if ended:
+                self._post(m.Release(ended))
+
+    def unresolved_tasks(self) -> list[bytes]:
+        """Tasks whose results this process waits for."""
+        with self.lock:
+            return list({
+                object_id[:-2] for object_id, entry in self.entries.items()
+                if entry.owned and entry.value is None and not object_id.endswith(HANDLE_INDEX)
+            })
+
+    def clear(self) -> None:
+        with self.lock:
+            self.entries.clear()
+            self.released.clear()
+
+
+PUT_INDEX = b"\xff\xfe"
+"""Return index of objects made by ``put``: they have no producer whose outcome would hold the value."""
+
+
+def put_id(task: bytes) -> bytes:
+    return task + PUT_INDEX
+

@@ -1,0 +1,446 @@
+"""One process of the engine of processes, driver or worker: submission, get, wait and put.
+
+What waits is a predicate over the object table; what makes it true is a message that the endpoint's leader hands
+to :meth:`ProcessBackend._handle`. See ``endpoint.py`` for who leads, ``objects.py`` for who counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .. import messages as m
+from ..backend import ActorInfo, RuntimeContext
+from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError
+from ..functions import Exported
+from ..ids import child_scope, handle_id, object_id, task_id
+from ..options import ActorOptions, NearObject, TaskOptions, demand
+from ..refs import ObjectRef
+from ..serialization import dumps, load_error, loads
+from ..session import Session
+from ..store.arena import Arena
+from ..store.reader import SegmentReader
+from .actor_calls import ActorCalls, PendingCall
+from .arguments import Packed, pack_arguments
+from .endpoint import Endpoint
+from .objects import Entry, ObjectTable, put_id
+
+SPECS_PER_BATCH = 128
+MAX_UNFINISHED = 500_000
+"""Tasks that one driver may have in flight; past it ``remote`` waits (guarantee 5: back-pressure)."""
+
+INLINE_BYTES = 8 * 1024
+"""Larger values go through shared memory."""
+
+log = logging.getLogger("rlflow.engine")
+
+
+class TaskScope:
+    """The program that submits right now: the driver, or the task that a worker runs."""
+
+    __slots__ = ("_name", "actor", "adopted", "attempt", "indices", "task")
+
+    def __init__(self, task: bytes | None, actor: bytes | None, attempt: int, name: bytes | None = None) -> None:
+        self.task = task
+        self.actor = actor
+        self.attempt = attempt
+        self.indices = count()
+        self.adopted: set[bytes] = set()
+        self._name = name
+
+    def next_task(self) -> bytes:
+        if self._name is None:
+            assert self.task is not None
+            self._name = child_scope(self.task)
+        return task_id(self._name, next(self.indices))
+
+
+class ProcessBackend:
+    """See :class:`rlflow.engine.backend.Backend`. The driver's; workers extend it (``worker/backend.py``)."""
+
+    name = "local"
+    role = "driver"
+
+    def __init__(self, session: Session, process: str, scope: TaskScope, watch_fd: int = -1) -> None:
+        self.session = session
+        self.process = process
+        self.scope = scope
+        self.endpoint = Endpoint(session, process, self._handle, watch_fd, self._engine_ended)
+        self.post_node: Callable[[m.Wire], None] = lambda message: self.endpoint.post(m.NODE, message)
+        self.objects = ObjectTable(process, self.post_node)
+        self.endpoint.before_flush = self.objects.drain
+        folder = Path(session.shm)
+        self.arena = Arena(folder, process, session.object_store_memory)
+        self.reader = SegmentReader(folder, self.objects.release)
+        self.calls = ActorCalls(self)
+        self.welcome = False
+        self.failure: str = ""
+        self._functions: set[bytes] = set()
+        self._pins: dict[bytes, list[ObjectRef]] = {}
+        self._unfinished = 0
+        self._answers: dict[int, Any] = {}
+        self._tokens = count(1)
+        self._loading_result = True
+        self._handlers: dict[type, Callable[[str, Any], None]] = {
+            m.Results: self._on_results,
+            m.Resolved: lambda _, message: self.objects.arrived(message.object_id, message.value),
+            m.ActorState: lambda _, message: self.calls.on_state(message),
+            m.ActorFound: lambda _, message: self._answers.__setitem__(message.token, message),
+            m.Answer: lambda _, message: self._answers.__setitem__(message.token, message.payload),
+            m.FreeBlocks: self._on_free_blocks,
+            m.WorkerDied: self._on_worker_died,
+            m.Warning: lambda _, message: log.warning(message.text),
+            m.Print: self._on_print,
+            m.Welcome: self._on_welcome,
+        }
+        self.endpoint.post(m.NODE, m.Hello(self.role, _pid()))
+
+    # ------------------------------------------------------------ submission
+
+    def submit_task(
+        self, function: Exported, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> list[ObjectRef]:
+        if function.id not in self._functions:
+            self._send_function(function)
+        scope = self.scope
+        task = scope.next_task()
+        packed = pack_arguments(self, args, kwargs) if args or kwargs else _NOTHING
+        prefer = "" if options.scheduling_strategy is None else self._producer(options.scheduling_strategy)
+        spec = m.Spec(
+            task, m.TASK, function.id, self.process, packed.args, packed.deps, packed.nested, options.num_returns,
+            options.demand, options.max_retries, options.name or function.name, prefer, scope.attempt, time.time(),
+        )
+        if packed.pins:
+            self._pins[task] = packed.pins
+        refs = self._results_of(task, options.num_returns)
+        self._unfinished += 1
+        if self.endpoint.batch(m.NODE, m.Submit, msgspec.Raw(m.encode(spec))) >= SPECS_PER_BATCH:
+            self.endpoint.flush()
+            if self._unfinished > MAX_UNFINISHED:
+                self._wait_for_room()
+        return refs
+
+    def _results_of(self, task: bytes, num_returns: int) -> list[ObjectRef]:
+        own = self.objects.own
+        if num_returns == 1:
+            return [own(task + b"\0\0")]
+        return [own(object_id(task, index)) for index in range(num_returns)]
+
+    def _send_function(self, function: Exported) -> None:
+        self.endpoint.post(m.NODE, m.Function(function.id, function.name, function.blob))
+        self._functions.add(function.id)
+
+    def _producer(self, strategy: NearObject | str) -> str:
+        if not isinstance(strategy, NearObject):
+            return ""
+        entry = self.objects.entries.get(strategy.ref.binary())
+        return "" if entry is None else entry.worker
+
+    def _wait_for_room(self) -> None:
+        self.endpoint.wait_until(lambda: self._unfinished <= MAX_UNFINISHED)
+
+    # ------------------------------------------------------------ actors
+
+    def create_actor(
+        self,
+        cls: Exported,
+        methods: Mapping[str, int],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: ActorOptions,
+    ) -> tuple[ActorInfo, ObjectRef]:
+        self._send_function(cls)
+        scope = self.scope
+        actor = scope.next_task()
+        packed = pack_arguments(self, args, kwargs) if args or kwargs else _NOTHING
+        spec = m.Spec(
+            actor, m.ACTOR, cls.id, self.process, packed.args, packed.deps, packed.nested, 1, demand(options), 0,
+            cls.name, "", scope.attempt, time.time(),
+        )
+        token = next(self._tokens)
+        namespace = options.namespace or self.session.namespace
+        handle = self.objects.own(handle_id(actor))
+        self.objects.entries[handle_id(actor)].tracked = True
+        self.post_node(m.CreateActor(
+            token, msgspec.Raw(m.encode(spec)), options.name, namespace, options.get_if_exists,
+            options.max_restarts, cls.name, dict(methods),
+        ))
+        if options.name:
+            found: m.ActorFound = self._answer(token)
+            if not found.created:
+                self.objects.entries[handle_id(actor)].tracked = False  # never came to be
+                return self._found(found)
+        self.calls.created(actor, packed.pins)
+        return ActorInfo(actor, cls.name, dict(methods)), handle
+
+    def _found(self, found: m.ActorFound) -> tuple[ActorInfo, ObjectRef]:
+        if found.error:
+            raise ValueError(found.error)
+        handle = handle_id(found.actor)
+        ref = self.objects.adopt(handle, held_by_container=False)
+        entry = self.objects.entries[handle]
+        if not entry.owned:
+            entry.registered += 1
+        else:
+            self.post_node(m.Hold(handle, self.process.encode(), -1))
+        return ActorInfo(found.actor, found.class_name, found.methods), ref
+
+    def get_actor(self, name: str, namespace: str | None) -> tuple[ActorInfo, ObjectRef]:
+        token = next(self._tokens)
+        self.post_node(m.FindActor(token, name, namespace or self.session.namespace))
+        return self._found(self._answer(token))
+
+    def submit_call(
+        self, actor: ActorInfo, handle: ObjectRef, method: str, args: tuple[Any, ...], kwargs: dict[str, Any],
+        num_returns: int,
+    ) -> list[ObjectRef]:
+        scope = self.scope
+        task = scope.next_task()
+        packed = pack_arguments(self, args, kwargs) if args or kwargs else _NOTHING
+        spec = m.Spec(
+            task, m.CALL, actor.actor_id, self.process, packed.args, packed.deps, packed.nested, num_returns, {}, 0,
+            actor.class_name, "", scope.attempt, time.time(), method,
+        )
+        refs = self._results_of(task, num_returns)
+        self.calls.submit(actor.actor_id, PendingCall(spec, [handle, *packed.pins]))
+        return refs
+
+    def kill_actor(self, actor: ActorInfo, no_restart: bool) -> None:
+        self.calls.watch(actor.actor_id)
+        self.post_node(m.KillActor(actor.actor_id, no_restart))
+        self.endpoint.flush()
+
+    # ------------------------------------------------------------ objects
+
+    def put(self, value: Any) -> ObjectRef:
+        serialized = dumps(value)
+        oid = put_id(self.scope.next_task())
+        for ref in serialized.refs:
+            self.objects.escape(ref)
+        stored = self.pack(serialized)
+        ref = self.objects.own(oid, stored)
+        entry = self.objects.entries[oid]
+        if isinstance(stored, m.Shm):
+            entry.tracked = True
+            self.post_node(m.Stored(oid, stored))
+        entry.pins = serialized.refs or None
+        return ref
+
+    def pack(self, serialized: Any) -> m.Inline | m.Shm:
+        """A serialised value as it travels: inline when it is small, in this process's arena otherwise."""
+        refs = [ref.binary() for ref in serialized.refs]
+        if not serialized.buffers and len(serialized.data) <= INLINE_BYTES:
+            return m.Inline(serialized.data, [], refs)
+        if serialized.nbytes() <= INLINE_BYTES:
+            return m.Inline(serialized.data, [bytes(buffer.raw()) for buffer in serialized.buffers], refs)
+        try:
+            return self.arena.write(serialized, refs)
+        except MemoryError:
+            # What was dropped may not have come back yet: ask for it once before giving up.
+            self.endpoint.wait_until(lambda: False, timeout=0.05)
+            return self.arena.write(serialized, refs)
+
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+        entries = self._entries(refs)
+        if any(entry.value is None for entry in entries) and not self._wait_for_all(refs, entries, timeout):
+            missing = [ref for ref, entry in zip(refs, entries, strict=True) if entry.value is None]
+            raise GetTimeoutError(
+                f"{len(missing)} of {len(refs)} objects were not ready after {timeout} s; the first is {missing[0]!r}"
+            )
+        return [self.load(ref.binary(), entry.value) for ref, entry in zip(refs, entries, strict=True)]
+
+    def _wait_for_all(self, refs: Sequence[ObjectRef], entries: list[Entry], timeout: float | None) -> bool:
+        self._ask_for(refs, entries)
+        position = 0
+
+        def ready() -> bool:
+            nonlocal position
+            while position < len(entries):
+                if entries[position].value is None:
+                    return False
+                position += 1
+            return True
+
+        return self.wait_until(ready, timeout, refs)
+
+    def wait(
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
+        entries = self._entries(refs)
+        wanted = min(num_returns, len(refs))
+
+        def ready() -> bool:
+            return sum(1 for entry in entries if entry.value is not None) >= wanted
+
+        if not ready():
+            self._ask_for(refs, entries)
+            self.wait_until(ready, timeout, ())
+        done: list[ObjectRef] = []
+        pending: list[ObjectRef] = []
+        for ref, entry in zip(refs, entries, strict=True):
+            (done if entry.value is not None and len(done) < wanted else pending).append(ref)
+        return done, pending
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef]) -> bool:
+        """Serves the inbox until ``ready()``. ``refs``: what is waited for, when all of it is needed."""
+        del refs
+        done = self.endpoint.wait_until(lambda: ready() or bool(self.failure), timeout)
+        if self.failure and not ready():
+            raise EngineStateError(self.failure)
+        return done
+
+    def _entries(self, refs: Sequence[ObjectRef]) -> list[Entry]:
+        entries = self.objects.entries
+        try:
+            return [entries[ref._id] for ref in refs]
+        except KeyError as error:
+            raise ObjectLostError(
+                f"ObjectRef({error.args[0].hex()}) is unknown here: it was made before the last engine.shutdown()"
+            ) from None
+
+    def _ask_for(self, refs: Sequence[ObjectRef], entries: list[Entry]) -> None:
+        """Asks the node for borrowed objects; results of our own tasks come by themselves."""
+        ids = []
+        for ref, entry in zip(refs, entries, strict=True):
+            if entry.value is None and not entry.owned and not entry.asked:
+                entry.asked = True
+                ids.append(ref.binary())
+        if ids:
+            self.post_node(m.Resolve(ids))
+
+    def load(self, oid: bytes, value: m.Value | None) -> Any:
+        """The Python value of an object that is here; raises its error."""
+        if isinstance(value, m.Inline):
+            return loads(value.data, value.buffers)
+        if isinstance(value, m.Shm):
+            self.objects.pin(oid)
+            loaded, pinned = self.reader.load(oid, value)
+            if not pinned:
+                self.objects.unpin_now(oid)
+            return loaded
+        assert value is not None
+        raise load_error(value.error)
+
+    def adopt(self, oid: bytes) -> ObjectRef:
+        self.scope.adopted.add(oid)
+        return self.objects.adopt(oid, held_by_container=self._loading_result)
+
+    def future(self, ref: ObjectRef) -> Future[Any]:
+        future: Future[Any] = Future()
+        (entry,) = self._entries((ref,))
+
+        def arrived() -> None:
+            try:
+                value = self.load(ref.binary(), entry.value)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        self._ask_for((ref,), [entry])
+        self.objects.when_ready(ref.binary(), arrived)
+        self.endpoint.flush()
+        return future
+
+    # ------------------------------------------------------------ messages
+
+    def _handle(self, sender: str, message: m.ToProcess) -> None:
+        self._handlers[type(message)](sender, message)
+
+    def _on_results(self, sender: str, message: m.Results) -> None:
+        arrived = self.objects.arrived
+        pins = self._pins
+        for outcome in message.outcomes:
+            task = outcome.task
+            self._unfinished -= 1
+            for borrowed in outcome.retained:
+                self.post_node(m.Hold(borrowed, outcome.worker.encode(), 1))
+            for index, value in enumerate(outcome.values):
+                oid = object_id(task, index)
+                if type(value) is not m.Failed and value.refs:
+                    for inner in value.refs:
+                        self.post_node(m.Hold(inner, oid, 1))
+                arrived(oid, value, outcome.worker)
+            if pins:
+                pins.pop(task, None)
+            if self.calls.in_flight:
+                self.calls.finished(task)
+
+    def _on_free_blocks(self, sender: str, message: m.FreeBlocks) -> None:
+        for segment, offset in message.blocks:
+            self.arena.free(segment, offset)
+
+    def _on_worker_died(self, sender: str, message: m.WorkerDied) -> None:
+        self.endpoint.forget(message.worker)
+        tasks = self.objects.unresolved_tasks()
+        if tasks:  # it may have taken results with it that the node knows
+            self.post_node(m.Reconcile(tasks))
+
+    def _on_print(self, sender: str, message: m.Print) -> None:
+        import sys
+
+        stream = sys.stderr if message.stream == "stderr" else sys.stdout
+        stream.write("".join(f"({message.source}) {line}\n" for line in message.text.splitlines()))
+
+    def _on_welcome(self, sender: str, message: m.Welcome) -> None:
+        self.welcome = True
+
+    def _engine_ended(self) -> None:
+        self.failure = "the engine's daemon is gone; see the log it left"
+
+    # ------------------------------------------------------------ questions to the node
+
+    def _answer(self, token: int) -> Any:
+        self.wait_until(lambda: token in self._answers, None, ())
+        return self._answers.pop(token)
+
+    def _ask(self, what: str) -> dict[str, float]:
+        token = next(self._tokens)
+        self.post_node(m.Ask(token, what))
+        answer: dict[str, float] = self._answer(token)
+        return answer
+
+    def cluster_resources(self) -> dict[str, float]:
+        return self._ask("total")
+
+    def available_resources(self) -> dict[str, float]:
+        return self._ask("available")
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": self.session.name, "Alive": True, "Resources": self.cluster_resources()}]
+
+    def context(self) -> RuntimeContext:
+        scope = self.scope
+        return RuntimeContext(
+            backend=self.name,
+            role=self.role,
+            worker_id=self.process,
+            node_id=self.session.name,
+            namespace=self.session.namespace,
+            task_id=None if scope.task is None else scope.task.hex(),
+            actor_id=None if scope.actor is None else scope.actor.hex(),
+            attempt=scope.attempt,
+        )
+
+    def shutdown(self) -> None:
+        """Frees what this process holds; stopping the engine is the launcher's (``local.py``)."""
+        self.endpoint.close()
+        self.objects.clear()
+        self.reader.close()
+        self.arena.close()
+
+
+_NOTHING = Packed(None, [], [], [])
+
+
+def _pid() -> int:
+    import os
+
+    return os.getpid()

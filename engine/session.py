@@ -1,0 +1,125 @@
+"""The folders of a running engine: sockets and logs in one (0700), shared memory in another.
+
+Both are named after the session and lie under ``rlflow-<uid>``. The supervisor holds a lock on ``<session>/lock``
+while it lives, so that a later ``init`` can tell the folders of a killed session (machine reset, SIGKILL of the
+supervisor) from a running one and sweep them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+SHM = Path("/dev/shm")
+LONGEST_SOCKET_NAME = 24
+LONGEST_IPC_PATH = 107
+STARTUP_SECONDS = 60
+"""Longer than any session needs from making its folders to its supervisor's lock."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What every process of an engine knows from the start; a JSON file in the session's folder."""
+
+    name: str
+    folder: str
+    shm: str
+    store: str
+    driver: str
+    driver_pid: int
+    namespace: str
+    capacity: dict[str, int]
+    """Resources in ``options.UNITS``."""
+    object_store_memory: int
+    log_to_driver: bool
+    preload: list[str]
+    sys_path: list[str]
+
+    def address(self, process: str) -> str:
+        """Where the inbox of a process is."""
+        return f"ipc://{self.folder}/{process}.sock"
+
+    def log(self, process: str) -> Path:
+        return Path(self.folder) / "logs" / f"{process}.log"
+
+    def write(self) -> None:
+        path = Path(self.folder) / "session.json"
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> Session:
+        return cls(**json.loads((Path(folder) / "session.json").read_text()))
+
+
+def create_session(store: str | os.PathLike[str] | None, **settings: Any) -> Session:
+    """Makes the folders of a new session, after sweeping those of dead ones.
+
+    Raises OSError when a folder cannot be made; the message names it.
+    """
+    base = _base_folder()
+    shm_base = SHM / base.name
+    for folder in (base, shm_base):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise PermissionError(f"{folder} belongs to another user: cannot start the engine there")
+        _sweep(folder, base)
+    name = f"s{os.urandom(4).hex()}"
+    session_folder = base / name
+    (session_folder / "logs").mkdir(mode=0o700, parents=True)
+    (shm_base / name).mkdir(mode=0o700)
+    where = session_folder / "store" if store is None else Path(store).absolute()
+    try:
+        where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        shutil.rmtree(session_folder)
+        shutil.rmtree(shm_base / name)
+        raise OSError(error.errno, f"cannot make the control store's folder: {error.strerror}", str(where)) from error
+    session = Session(name=name, folder=str(session_folder), shm=str(shm_base / name), store=str(where), **settings)
+    session.write()
+    return session
+
+
+def remove_session(session: Session) -> None:
+    shutil.rmtree(session.shm, ignore_errors=True)
+    shutil.rmtree(session.folder, ignore_errors=True)
+    for base in (Path(session.shm).parent, Path(session.folder).parent):
+        with contextlib.suppress(OSError):  # another session is in there
+            base.rmdir()
+
+
+def _base_folder() -> Path:
+    name = f"rlflow-{os.getuid()}"
+    base = Path(tempfile.gettempdir()) / name
+    if len(str(base)) + LONGEST_SOCKET_NAME + len("/s00000000/") > LONGEST_IPC_PATH:
+        base = Path("/tmp") / name
+    return base
+
+
+def _sweep(folder: Path, base: Path) -> None:
+    """Removes what sessions whose supervisor is gone left in ``folder``."""
+    for entry in folder.iterdir():
+        lock = base / entry.name / "lock"
+        try:
+            fd = os.open(lock, os.O_RDWR)
+        except FileNotFoundError:  # just being made, or left by a process that died while making it
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - entry.stat().st_mtime > STARTUP_SECONDS:
+                    shutil.rmtree(entry, ignore_errors=True)
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # its supervisor lives
+        finally:
+            os.close(fd)
+        shutil.rmtree(SHM / base.name / entry.name, ignore_errors=True)
+        shutil.rmtree(base / entry.name, ignore_errors=True)
+

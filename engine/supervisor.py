@@ -1,0 +1,150 @@
+"""The supervisor: parent of a machine's daemon and zygote, and the one who takes everything down.
+
+The promise: Ctrl-C, SIGTERM and SIGKILL of the driver leave no process, no socket file and no shared memory. The
+driver cannot keep it (SIGKILL), nor can the daemon (it may be what crashed). So a tiny process that runs no user
+code watches the driver by pidfd, is the subreaper of everything below it, and on the driver's end (or on a word on
+its stdin) kills all its descendants and removes the session's folders. PDEATHSIG alone is not enough: it fires when
+the forking *thread* ends, and orphaned grandchildren never get it.
+
+Runs as a script, with the standard library only, so that it is up in 20 ms; daemon and zygote are forked from it
+and import what they need side by side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+"""Set before anything imports NumPy, whose BLAS starts its threads at import: the zygote must have none."""
+
+
+def main(folder: str) -> int:
+    session = json.loads((Path(folder) / "session.json").read_text())
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(ignored, signal.SIG_IGN)
+    lock = os.open(Path(folder) / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        driver = os.pidfd_open(session["driver_pid"])
+    except ProcessLookupError:
+        _clean_up(session)
+        return 0
+
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    for handled in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(handled, lambda *_: None)
+
+    daemon = _fork(libc, folder, "daemon", "rlflow.engine.node.daemon", session["sys_path"])
+    zygote = _fork(libc, folder, "zygote", "rlflow.engine.worker.zygote", session["sys_path"])
+    code = _watch(daemon, zygote, driver, woken)
+    _kill_descendants(libc)
+    if code:  # the driver lives and will read the logs before it removes the folder
+        shutil.rmtree(session["shm"], ignore_errors=True)
+    else:
+        _clean_up(session)
+    return code
+
+
+def _fork(libc: ctypes.CDLL, folder: str, role: str, module: str, sys_path: list[str]) -> int:
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        log = os.open(Path(folder) / "logs" / f"{role}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        sys.path[:] = sys_path
+        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+        import importlib
+
+        importlib.import_module(module).main(folder)
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    os._exit(code)
+
+
+def _watch(daemon: int, zygote: int, driver: int, woken: int) -> int:
+    """Until the driver is gone, says stop, or daemon or zygote end. 0 when that was in order."""
+    poller = select.poll()
+    for fd in (driver, woken, 0):
+        poller.register(fd, select.POLLIN)
+    while True:
+        events = dict(poller.poll())
+        if driver in events or 0 in events:
+            return 0
+        os.read(woken, 4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return 1
+            if pid == 0:
+                break
+            if pid in (daemon, zygote):
+                who = "daemon" if pid == daemon else "zygote"
+                code = os.waitstatus_to_exitcode(status)
+                if code == 0 and pid == daemon:
+                    return 0
+                sys.stderr.write(f"the engine's {who} ended with {code}\n")
+                return 1
+
+
+def _kill_descendants(libc: ctypes.CDLL) -> None:
+    """As subreaper, whoever loses its parent becomes our child: kill children until there are none."""
+    me = os.getpid()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        children = Path(f"/proc/{me}/task/{me}/children").read_text().split()
+        if not children:
+            return
+        for child in children:
+            try:
+                os.kill(int(child), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _clean_up(session: dict[str, str]) -> None:
+    shutil.rmtree(session["shm"], ignore_errors=True)
+    shutil.rmtree(session["folder"], ignore_errors=True)
+    for key in ("shm", "folder"):
+        try:
+            Path(session[key]).parent.rmdir()
+        except OSError:  # another session is in there
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Worker processes: forked from the zygote, they run tasks or become an actor."""

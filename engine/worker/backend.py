@@ -1,0 +1,59 @@
+"""The backend inside a worker: like the driver's, and it never blocks what others wait for.
+
+Before a task blocks in ``get`` the worker gives back the tasks it had queued and its CPUs, and while it waits it may
+run, on top, tasks that it waits for (depth first; see ``node/scheduler.py``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import messages as m
+from ..ids import task_of
+from ..refs import ObjectRef
+from ..runtime.process import ProcessBackend, TaskScope
+from ..session import Session
+
+
+class WorkerBackend(ProcessBackend):
+    """See the module's essay. ``executor`` is set by ``main.run`` before anything arrives."""
+
+    role = "worker"
+
+    def __init__(self, session: Session, process: str) -> None:
+        self.queue: Any = None
+        self._main = threading.get_ident()
+        self.run_one: Callable[[], None]
+        self.give_back: Callable[[], list[bytes]]
+        super().__init__(session, process, TaskScope(b"\0" * 14, None, 0))
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef]) -> bool:
+        endpoint = self.endpoint
+        if self.scope.actor is not None or threading.get_ident() != self._main or self.scope.task is None:
+            return self._blocked_actor(ready, timeout)
+        may_nest = timeout is None and bool(refs)
+        awaits = list({task_of(ref.binary()) for ref in refs}) if may_nest else []
+        self.post_node(m.Blocked(awaits, self.give_back()))
+        queue = self.queue
+        scope = self.scope
+        try:
+            while True:
+                done = endpoint.wait_until(lambda: ready() or bool(queue), timeout)
+                if not queue or ready():
+                    return done and ready()
+                self.run_one()
+        finally:
+            self.scope = scope
+            self.post_node(m.Unblocked())
+
+    def _blocked_actor(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+        """An actor's process runs nothing but the actor's calls, and those in order."""
+        if threading.get_ident() != self._main:
+            return self.endpoint.wait_until(ready, timeout)
+        self.post_node(m.Blocked([], []))
+        try:
+            return self.endpoint.wait_until(ready, timeout)
+        finally:
+            self.post_node(m.Unblocked())

@@ -1,0 +1,266 @@
+"""What a worker does all day: take a task from its queue, run it, report.
+
+Reports leave in batches: at once when the queue is empty, else every ``REPORT_SECONDS``. The result goes straight to
+the owner first, then the outcome to the node. An actor's calls are reported to the owner at once, and to the node
+only now and then (their history is logged behind).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from .. import messages as m
+from ..control_store import StoreReader
+from ..exceptions import EngineError
+from ..functions import load, split_returns
+from ..runtime.arguments import WHOLE
+from ..runtime.process import TaskScope
+from ..serialization import NONE, dump_error, dumps, loads
+from .backend import WorkerBackend
+
+REPORT_SECONDS = 0.001
+REPORTS_PER_BATCH = 64
+CALLS_LOGGED_AT_ONCE = 64
+
+_NONE = m.Inline(NONE)
+
+
+class ArgumentFailed(Exception):
+    """A top-level argument is an error: the task fails with it."""
+
+    def __init__(self, error: bytes) -> None:
+        self.error = error
+
+
+class Executor:
+    """The worker's main thread."""
+
+    def __init__(self, backend: WorkerBackend, description: str) -> None:
+        self._backend = backend
+        self._description = description
+        self._queue: deque[m.Assignment | m.Spec] = deque()
+        self._raw_calls: dict[bytes, msgspec.Raw] = {}
+        self._call_log: deque[msgspec.Raw] = deque()
+        self._leaving = False
+        self._functions: dict[bytes, Callable[..., Any]] = {}
+        self._reader: StoreReader | None = None
+        self._reported_at = 0.0
+        self._actor: Any = None
+        self._actor_id: bytes | None = None
+        backend.queue = self._queue
+        backend.run_one = self._run_one
+        backend.give_back = self._give_back
+        drain = backend.objects.drain
+
+        def before_flush() -> None:
+            drain()
+            if len(self._call_log) >= CALLS_LOGGED_AT_ONCE:
+                self._log_calls()
+
+        backend.endpoint.before_flush = before_flush
+        backend.endpoint.on_tick = self._log_calls
+        backend._handlers.update({
+            m.Execute: lambda _, message: self._queue.extend(message.tasks),
+            m.Call: self._on_call,
+            m.Revoke: lambda _, message: backend.post_node(m.Returned(self._give_back())),
+            m.Exit: self._on_exit,
+        })
+
+    def run(self) -> None:
+        """Until told to leave."""
+        queue = self._queue
+        endpoint = self._backend.endpoint
+        while True:
+            if not queue:
+                if self._leaving:
+                    break
+                endpoint.wait_until(lambda: bool(queue) or self._leaving)
+                continue
+            self._run_one()
+        self._log_calls()
+
+    # ------------------------------------------------------------ messages
+
+    def _on_call(self, sender: str, message: m.Call) -> None:
+        for raw in message.items:
+            spec = m.decode_spec(raw)
+            self._raw_calls[spec.task] = raw
+            self._queue.append(spec)
+
+    def _on_exit(self, sender: str, message: m.Exit) -> None:
+        self._leaving = True
+
+    def _give_back(self) -> list[bytes]:
+        """Takes out the tasks that have not been started; an actor's calls stay."""
+        returned: list[bytes] = []
+        if self._actor_id is not None:
+            return returned
+        while True:
+            try:
+                assignment = self._queue.pop()
+            except IndexError:  # the main thread may be taking from the other end
+                break
+            assert isinstance(assignment, m.Assignment)
+            returned.append(m.decode_spec(assignment.spec).task)
+        returned.reverse()
+        return returned
+
+    def _log_calls(self) -> None:
+        log = self._call_log
+        batch: list[msgspec.Raw] = []
+        while len(log) >= 2:
+            batch += (log.popleft(), log.popleft())
+        if batch:
+            self._backend.post_node(m.Logged(batch))
+
+    # ------------------------------------------------------------ running
+
+    def _run_one(self) -> None:
+        try:
+            item = self._queue.popleft()
+        except IndexError:  # revoked in this moment
+            return
+        if isinstance(item, m.Spec):
+            self._run_call(item)
+            return
+        spec = m.decode_spec(item.spec)
+        if spec.kind == m.ACTOR:
+            self._create_actor(spec, item)
+            return
+        outcome = self._attempt(spec, item.attempt, item.resolved, self._function, (spec,))
+        raw = msgspec.Raw(m.encode(outcome))
+        endpoint = self._backend.endpoint
+        endpoint.batch(spec.owner, m.RawResults, raw)
+        size = endpoint.batch(m.NODE, m.Done, raw)
+        now = time.perf_counter()
+        if not self._queue or size >= REPORTS_PER_BATCH or now - self._reported_at > REPORT_SECONDS:
+            self._reported_at = now
+            endpoint.flush()
+
+    def _attempt(
+        self, spec: m.Spec, attempt: int, resolved: list[m.Dep], target: Callable[..., Callable[..., Any]],
+        target_args: tuple[Any, ...],
+    ) -> m.Outcome:
+        """Runs one attempt and packs what came of it."""
+        backend = self._backend
+        outer = backend.scope
+        scope = backend.scope = TaskScope(spec.task, self._actor_id, attempt)
+        started = time.time()
+        begin = time.perf_counter()
+        duration = None
+        try:
+            function = target(*target_args)
+            if spec.args is None and not spec.deps:
+                result = function()
+            else:
+                args, kwargs = self._arguments(spec, resolved)
+                result = function(*args, **kwargs)
+                del args, kwargs
+            duration = time.perf_counter() - begin
+            if result is None and spec.num_returns == 1:
+                values: list[m.Value] = [_NONE]
+            else:
+                values = [self._pack(value) for value in split_returns(result, spec.num_returns)]
+                del result
+            status = m.FINISHED
+        except ArgumentFailed as failed:
+            status, values = m.FAILED, [m.Failed(failed.error)] * max(1, spec.num_returns)
+        except BaseException as error:
+            name = f"{spec.name}.{spec.method}" if spec.method else spec.name
+            status = m.FAILED
+            values = [m.Failed(dump_error(name, error, self._description))] * max(1, spec.num_returns)
+            error.__traceback__ = None  # frees what its frames hold
+        finally:
+            backend.scope = outer
+        retained = backend.objects.retained(scope.adopted) if scope.adopted else []
+        if duration is None:
+            duration = time.perf_counter() - begin
+        return m.Outcome(spec.task, attempt, backend.process, status, started, duration, values, retained)
+
+    def _pack(self, value: Any) -> m.Value:
+        backend = self._backend
+        serialized = dumps(value)
+        for ref in serialized.refs:
+            backend.objects.escape(ref)
+        return backend.pack(serialized)
+
+    def _arguments(self, spec: m.Spec, resolved: list[m.Dep]) -> tuple[list[Any], dict[str, Any]]:
+        backend = self._backend
+        backend._loading_result = False
+        try:
+            positional: Any = ()
+            kwargs: dict[str, Any] = {}
+            if spec.args is not None:
+                positional, kwargs = loads(spec.args.data, spec.args.buffers)
+            args = list(positional)
+            for dep in (*spec.deps, *resolved):
+                if dep.value is None:
+                    continue
+                if isinstance(dep.value, m.Failed):
+                    raise ArgumentFailed(dep.value.error)
+                value = backend.load(dep.object_id, dep.value)
+                if isinstance(dep.value, m.Shm):
+                    backend.scope.adopted.add(dep.object_id)
+                if dep.slot == WHOLE:
+                    args[:], kwargs = value
+                elif isinstance(dep.slot, int):
+                    args[dep.slot] = value
+                else:
+                    kwargs[dep.slot] = value
+        finally:
+            backend._loading_result = True
+        return args, kwargs
+
+    def _function(self, spec: m.Spec) -> Callable[..., Any]:
+        function = self._functions.get(spec.function)
+        if function is None:
+            if self._reader is None:
+                self._reader = StoreReader(self._backend.session.store)
+            found = self._reader.function(spec.function)
+            if found is None:
+                raise EngineError(f"function {spec.name} is not in the control store")
+            try:
+                function = load(found[1])
+            except Exception as error:
+                raise EngineError(
+                    f"{found[0]} cannot be loaded on the worker ({type(error).__name__}: {error}); a module that it "
+                    "needs may be missing there"
+                ) from error
+            self._functions[spec.function] = function
+        return function
+
+    # ------------------------------------------------------------ actors
+
+    def _create_actor(self, spec: m.Spec, assignment: m.Assignment) -> None:
+        backend = self._backend
+        self._actor_id = spec.task
+
+        def construct(*args: Any, **kwargs: Any) -> None:
+            self._actor = self._function(spec)(*args, **kwargs)
+
+        spec.name = f"{spec.name}.__init__"
+        outcome = self._attempt(spec, assignment.attempt, assignment.resolved, lambda: construct, ())
+        if outcome.status != m.FINISHED:
+            self._actor_id = None
+        for borrowed in outcome.retained:  # nobody gets a reply that could register them
+            backend.post_node(m.Hold(borrowed, backend.process.encode(), 1))
+        backend.post_node(m.ActorStarted(spec.task, msgspec.Raw(m.encode(outcome))))
+        backend.endpoint.flush()
+
+    def _run_call(self, spec: m.Spec) -> None:
+        outcome = self._attempt(spec, 0, [], getattr, (self._actor, spec.method))
+        raw = msgspec.Raw(m.encode(outcome))
+        endpoint = self._backend.endpoint
+        endpoint.batch(spec.owner, m.RawResults, raw)
+        self._call_log.extend((self._raw_calls.pop(spec.task), raw))
+        now = time.perf_counter()
+        if not self._queue or now - self._reported_at > REPORT_SECONDS:
+            self._reported_at = now
+            endpoint.flush()
+
+

@@ -1,0 +1,56 @@
+"""The life of a worker process, from the fork to its exit."""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import os
+import random
+import signal
+import sys
+
+import numpy as np
+
+from .. import api
+from .. import messages as m
+from ..session import Session
+from .backend import WorkerBackend
+from .executor import Executor
+
+
+def run(session: Session, worker: str) -> int:
+    """Runs tasks until the node says that it is enough; returns the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the driver
+    faulthandler.enable()
+    sys.path[:] = session.sys_path
+    random.seed()
+    np.random.seed()
+    backend = WorkerBackend(session, worker)
+    sys.stdout = _PrintStream(backend, "stdout")
+    sys.stderr = _PrintStream(backend, "stderr")
+    api.install_backend(backend)
+    Executor(backend, f"worker {worker} (pid {os.getpid()})").run()
+    backend.shutdown()
+    return 0
+
+
+class _PrintStream(io.TextIOBase):
+    """Sends whole lines to the driver. What C code prints goes to the worker's log file instead."""
+
+    def __init__(self, backend: WorkerBackend, stream: str) -> None:
+        self._backend = backend
+        self._stream = stream
+        self._partial = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        lines, newline, self._partial = (self._partial + text).rpartition("\n")
+        if newline:
+            source = f"{self._backend.process}, pid {os.getpid()}"
+            self._backend.post_node(m.Print(self._stream, source, lines))
+        return len(text)
+
+    def flush(self) -> None:
+        return
