@@ -57,6 +57,8 @@ def check_config(source: ConfigSource, algorithm_class: type[Algorithm] | None =
             source.rename(short, full)
 
     run_keys = RunConfig.model_fields.keys()
+    for key in run_keys & fields.keys():
+        source.add_problem(("algorithm",), f"{chosen}: its Config may not have a key {key!r}, which is the run's own")
     run_values = {key: value for key, value in source.values.items() if key in run_keys}
     algorithm_values = {key: value for key, value in source.values.items() if key not in run_keys}
     all_keys = [*run_keys, *fields]

@@ -132,7 +132,7 @@ def test_damaged_and_newer_checkpoints_are_told_apart(tmp_path: Path) -> None:
 
     arrays = (path / ARRAYS).read_bytes()
     (path / ARRAYS).write_bytes(arrays[:-8])
-    with pytest.raises(CheckpointError, match="arrays.safetensors cannot be read"):
+    with pytest.raises(CheckpointError, match=r"arrays\.safetensors cannot be read"):
         load_checkpoint(path)
     (path / ARRAYS).write_bytes(arrays)
 
@@ -144,5 +144,5 @@ def test_damaged_and_newer_checkpoints_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="array 'gone' is missing"):
         load_checkpoint(path)
     (path / MANIFEST).write_text("{")
-    with pytest.raises(CheckpointError, match="manifest.json is damaged"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json is damaged"):
         load_checkpoint(path)

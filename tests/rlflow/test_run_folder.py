@@ -50,7 +50,7 @@ def test_runs_are_found_by_path_and_by_name(workdir: Path) -> None:
     assert find_run("runs/first").path == find_run("first").path == Path("runs/first")
     with pytest.raises(InputError, match=r"no run 'secnd', .*; the newest in runs/: first"):
         find_run("secnd")
-    with pytest.raises(InputError, match="is no run folder: it has no config.yaml"):
+    with pytest.raises(InputError, match=r"is no run folder: it has no config\.yaml"):
         find_run(".")
 
 
