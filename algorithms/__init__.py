@@ -22,7 +22,7 @@ ALGORITHMS = {"ppo": "rlflow.algorithms.ppo:PPO"}
 
 
 def resolve(name: str) -> type[Algorithm]:
-    """The algorithm called ``name``: one of :data:`ALGORITHMS`, or ``"module:Class"`` with an importable module.
+    """The algorithm called ``name``: one of :data:`ALGORITHMS`, or ``"module:Class"`` of an importable one.
 
     Raises:
         UnknownAlgorithmError: there is no such name, module or class, or the class is no ``Algorithm``.
@@ -32,9 +32,11 @@ def resolve(name: str) -> type[Algorithm]:
     path = ALGORITHMS.get(name.lower(), name)
     module_name, colon, class_name = path.partition(":")
     if not (colon and module_name and class_name):
-        known = ", ".join(ALGORITHMS)
         hint = did_you_mean(name, ALGORITHMS)
-        raise UnknownAlgorithmError(f"unknown algorithm {name!r}{hint} (known: {known}; or 'module:Class' of your own)")
+        known = ", ".join(ALGORITHMS)
+        raise UnknownAlgorithmError(
+            f"unknown algorithm {name!r}{hint} (known: {known}; or 'module:Class' of your own)"
+        )
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())  # `algorithm: my_module:MyPPO` is looked for beside the config
     try:
@@ -42,11 +44,15 @@ def resolve(name: str) -> type[Algorithm]:
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
             raise  # the module is there, something it imports is not
-        raise UnknownAlgorithmError(f"algorithm {name!r}: there is no module {module_name!r} in {os.getcwd()}") from None
+        raise UnknownAlgorithmError(
+            f"algorithm {name!r}: there is no module {module_name!r} in {os.getcwd()} or on the Python path"
+        ) from None
     found = getattr(module, class_name, None)
     if found is None:
         hint = did_you_mean(class_name, vars(module))
         raise UnknownAlgorithmError(f"algorithm {name!r}: module {module_name!r} has no {class_name!r}{hint}")
     if not (isinstance(found, type) and issubclass(found, Algorithm)):
-        raise UnknownAlgorithmError(f"algorithm {name!r}: {class_name} is not a subclass of rlflow.algorithms.base.Algorithm")
+        raise UnknownAlgorithmError(
+            f"algorithm {name!r}: {class_name} is not a subclass of rlflow.algorithms.base.Algorithm"
+        )
     return found

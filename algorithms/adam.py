@@ -1,7 +1,8 @@
-"""Adam and global-norm clipping on one flat vector; the arithmetic of torch.optim.Adam, in ten NumPy calls."""
+"""Adam and global-norm clipping on one flat vector: torch.optim.Adam's arithmetic in a few NumPy calls."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ class Adam:
 
 
 def clip_to_norm(gradient: Floats, max_norm: float) -> float:
-    """Scales ``gradient`` in place so that its Euclidean norm is at most ``max_norm``; returns the norm before."""
-    norm = float(np.dot(gradient, gradient)) ** 0.5
+    """Scales ``gradient`` in place to a Euclidean norm of at most ``max_norm``; returns the norm before."""
+    norm = math.sqrt(np.dot(gradient, gradient))
     if norm > max_norm:
         gradient *= max_norm / (norm + 1e-6)
     return norm

@@ -1,9 +1,14 @@
-"""Advantage estimates."""
+"""From trajectories to what a policy gradient trains on: advantages, returns, valid rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from .rollout import Trajectory
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -17,8 +22,8 @@ def generalized_advantages(
 
     δ_t = r_t + γ · V(s'_t) · (1 − terminated_t) − V(s_t);  A_t = δ_t + γλ · (1 − done_t) · A_{t+1}.
 
-    A terminal state is worth nothing; a truncated episode goes on in principle, so its last state is worth its
-    value. Neither lets advantages flow in from the next episode.
+    A terminal state is worth nothing; a truncated episode goes on in principle, so its last state is worth
+    its value. Neither lets advantages flow in from the next episode.
 
     Args:
         rewards, values: [T, B], V of the state that was acted in.
@@ -35,3 +40,25 @@ def generalized_advantages(
     for t in range(len(rewards) - 2, -1, -1):
         advantages[t] += decay[t] * advantages[t + 1]
     return advantages.astype(np.float32, copy=False)
+
+
+def flatten(trajectories: Sequence[Trajectory], gamma: float, gae_lambda: float) -> dict[str, NDArray[Any]]:
+    """The valid transitions of all groups, in group order, as arrays [N, ...].
+
+    Keys: ``observations`` [N, O], ``actions``, ``old_log_probs``, ``old_values``, ``advantages``, and
+    ``returns``, which are advantages + old values: TD(λ) targets of the value network.
+    """
+    groups: list[dict[str, NDArray[Any]]] = []
+    for t in trajectories:
+        advantages = generalized_advantages(
+            t.rewards, t.values, t.next_values, t.terminated, t.truncated, gamma, gae_lambda
+        )
+        groups.append({
+            "observations": t.observations[t.valid],
+            "actions": t.actions[t.valid],
+            "old_log_probs": t.log_probs[t.valid],
+            "old_values": t.values[t.valid],
+            "advantages": advantages[t.valid],
+            "returns": (advantages + t.values)[t.valid],
+        })
+    return {key: np.concatenate([group[key] for group in groups]) for key in groups[0]}

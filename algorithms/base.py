@@ -28,7 +28,9 @@ class Algorithm(ABC):
 
     def __init__(self, config: AlgorithmConfig, total_env_steps: int) -> None:
         if not isinstance(config, self.Config):
-            raise TypeError(f"{type(self).__name__} takes a {self.Config.__name__}, got {type(config).__name__}")
+            raise TypeError(
+                f"{type(self).__name__} takes a {self.Config.__name__}, got {type(config).__name__}"
+            )
         if total_env_steps < 1:
             raise ValueError(f"total_env_steps must be at least 1, got {total_env_steps}")
         self.total_env_steps = total_env_steps
@@ -46,8 +48,10 @@ class Algorithm(ABC):
 
     @abstractmethod
     def training_step(self) -> dict[str, float]:
-        """One iteration: collects experience, learns from it, returns flat metrics. A value that does not exist
-        yet (no episode has ended, say) is left out rather than NaN."""
+        """One iteration: collects experience, learns from it, returns flat metrics.
+
+        A value that does not exist yet (no episode has ended, say) is left out rather than NaN.
+        """
 
     @abstractmethod
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
@@ -55,7 +59,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """All that is needed to go on bit-identically: nested dicts of arrays, numbers, text, bools, lists, None."""
+        """All it takes to go on bit for bit: nested dicts of arrays, numbers, text, bools, lists, None."""
 
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None:

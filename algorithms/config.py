@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class AlgorithmConfig(BaseModel):
-    """Typed and strict: unknown keys are errors, ``"3"`` is not a number, ``True`` is not an int; ints pass as floats."""
+    """Strict: unknown keys are errors, ``"3"`` is no number and ``True`` no int; ints pass as floats."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -18,7 +18,7 @@ class AlgorithmConfig(BaseModel):
     num_envs: int = Field(default=8, ge=1, description="environments stepped in parallel, over all groups")
     env_groups: int = Field(
         default=1, ge=1,
-        description="independent rollout tasks an iteration; fixes the numbers, whatever the number of workers",
+        description="rollout tasks an iteration; they, not the number of workers, fix the results",
     )
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
 """The complete state of a vector environment as arrays, for environments where that is known to be faithful.
 
-Faithful means: a restored environment continues with the same observations, rewards and flags, bit for bit,
-resets included. The tests hold every class of :data:`STATE_ATTRIBUTES` to that. For any other class or wrapper
-:func:`take` gives ``None``: deep-copying or pickling an unknown environment can lose state silently.
+Faithful means: a restored environment continues with the same observations, rewards and flags, bit for
+bit, resets included. The tests hold every class of :data:`STATE_ATTRIBUTES` to that. For any other class or
+wrapper :func:`take` gives ``None``: deep-copying or pickling an unknown environment can lose state silently.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ STATE_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     f"{_CLASSIC}.continuous_mountain_car.Continuous_MountainCarEnv": ("state",),
     f"{_CLASSIC}.acrobot.AcrobotEnv": ("state",),
 }
-"""Class → the attributes that, with ``np_random``, are all of its state. None of them is an object of its own."""
+"""Class → the attributes that, with ``np_random``, are all of its state: numbers, arrays or ``None``."""
 
 
 def take(env: VectorEnv[Any, Any, Any]) -> Snapshot | None:
-    """Copies of everything that the future of ``env`` depends on; ``None`` where that is not known for sure."""
+    """Copies of all that the future of ``env`` depends on; ``None`` where that is not known for sure."""
     if not isinstance(env, SyncVectorEnv):
         return _take_one(env, "", 0)
     snapshot: Snapshot = {}
@@ -46,7 +46,7 @@ def take(env: VectorEnv[Any, Any, Any]) -> Snapshot | None:
 
 
 def restore(env: VectorEnv[Any, Any, Any], snapshot: Snapshot) -> None:
-    """Makes ``env``, made with the same arguments as the one ``snapshot`` was taken of, continue from there."""
+    """Makes ``env``, made with the same arguments as the snapshot's, continue from there."""
     if not isinstance(env, SyncVectorEnv):
         _restore_one(env, "", snapshot)
         return
@@ -58,7 +58,7 @@ def restore(env: VectorEnv[Any, Any, Any], snapshot: Snapshot) -> None:
 
 
 def _unwrap(env: gymnasium.Env[Any, Any]) -> tuple[gymnasium.Env[Any, Any] | None, int]:
-    """The innermost environment and the steps its TimeLimit counted; ``None`` behind a wrapper not known here."""
+    """The innermost environment and the steps its TimeLimit counted; ``None`` behind unknown wrappers."""
     elapsed = 0
     while isinstance(env, gymnasium.Wrapper):
         if type(env) is TimeLimit:
@@ -83,7 +83,7 @@ def _take_one(core: Any, prefix: str, elapsed: int) -> Snapshot | None:
     random = core._np_random
     if attributes is None or random is None or type(random.bit_generator) is not np.random.PCG64:
         return None
-    snapshot: Snapshot = {f"{prefix}random": _pack(random.bit_generator.state), f"{prefix}elapsed": np.array(elapsed)}
+    snapshot: Snapshot = {f"{prefix}random": _pack(random), f"{prefix}elapsed": np.array(elapsed)}
     for name in attributes:
         value = getattr(core, name)
         if value is not None:  # None is written as absence
@@ -94,20 +94,18 @@ def _take_one(core: Any, prefix: str, elapsed: int) -> Snapshot | None:
 def _restore_one(core: Any, prefix: str, snapshot: Snapshot) -> None:
     for name in STATE_ATTRIBUTES[f"{type(core).__module__}.{type(core).__qualname__}"]:
         value = snapshot.get(f"{prefix}{name}")
-        if value is None:
-            setattr(core, name, None)
-        else:
-            setattr(core, name, value[()] if value.ndim == 0 else value.copy())  # what came by message is read-only
-    bits = np.random.PCG64()
-    bits.state = _unpack(snapshot[f"{prefix}random"])
-    core._np_random = np.random.Generator(bits)
+        if value is not None:  # what came in a message is read-only
+            value = value[()] if value.ndim == 0 else value.copy()
+        setattr(core, name, value)
+    core._np_random = _unpack(snapshot[f"{prefix}random"])
 
 
 _LOW = (1 << 64) - 1
 
 
-def _pack(state: dict[str, Any]) -> NDArray[np.uint64]:
-    """PCG64's two 128-bit integers and its buffered half-word as uint64 [6], which any file format can hold."""
+def _pack(random: np.random.Generator) -> NDArray[np.uint64]:
+    """PCG64's two 128-bit integers and its buffered half-word as uint64 [6]: fits into any file format."""
+    state: Any = random.bit_generator.state
     inner = state["state"]
     numbers = (
         inner["state"] >> 64, inner["state"] & _LOW, inner["inc"] >> 64, inner["inc"] & _LOW,
@@ -116,11 +114,13 @@ def _pack(state: dict[str, Any]) -> NDArray[np.uint64]:
     return np.array(numbers, np.uint64)
 
 
-def _unpack(packed: NDArray[np.uint64]) -> dict[str, Any]:
+def _unpack(packed: NDArray[np.uint64]) -> np.random.Generator:
+    bits: Any = np.random.PCG64()
     high, low, inc_high, inc_low, has_uint32, uinteger = (int(number) for number in packed)
-    return {
+    bits.state = {
         "bit_generator": "PCG64",
         "state": {"state": high << 64 | low, "inc": inc_high << 64 | inc_low},
         "has_uint32": has_uint32,
         "uinteger": uinteger,
     }
+    return np.random.Generator(bits)

@@ -6,10 +6,12 @@ import importlib
 import os
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
@@ -21,12 +23,24 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 
-def check_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> gymnasium.envs.registration.EnvSpec:
-    """The registered spec of ``env_id`` (``Env-v0`` or ``module:Env-v0``), without making the environment.
+def check_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> EnvSpec:
+    """The registered spec of ``env_id`` (``Env-v0`` or ``module:Env-v0``).
+
+    Args:
+        env_id: what a config's ``env`` says.
+        env_kwargs: when given, the environment is made once with them, and closed.
 
     Raises:
         UnknownEnvError: not registered (with the nearest ids), or its module cannot be imported.
+        EnvStepError: it could not be made with ``env_kwargs``.
     """
+    spec = _find_spec(env_id)
+    if env_kwargs:
+        VectorStepper(env_id, env_kwargs, 1).close()
+    return spec
+
+
+def _find_spec(env_id: str) -> EnvSpec:
     module, colon, name = env_id.rpartition(":")
     if colon:
         try:
@@ -48,7 +62,7 @@ def worker_name() -> str:
     return f"worker {engine.get_runtime_context().worker_id} (pid {os.getpid()})"
 
 
-class Located(gymnasium.Wrapper[Any, Any, Any, Any]):
+class Located(gymnasium.Wrapper[Any, Any, Any, Any]):  # type: ignore[misc] # gymnasium is not followed
     """Says which environment raised, with which seed and action; changes nothing else."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], env_id: str, index: int) -> None:
@@ -57,7 +71,8 @@ class Located(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.index = index
         self.seed: int | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """(observation, info); see gymnasium."""
         if seed is not None:
             self.seed = seed
         try:
@@ -65,7 +80,8 @@ class Located(gymnasium.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             raise _env_error(error, self._env_id, "reset", self.index, self.seed, None) from error
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> Any:
+        """(observation, reward, terminated, truncated, info); see gymnasium."""
         try:
             return self.env.step(action)
         except Exception as error:
@@ -81,15 +97,19 @@ def _env_error(
     return EnvStepError(env_id, operation, worker_name(), index, seed, text, traceback.format_exc())
 
 
-def _make_vector(env_id: str, env_kwargs: Mapping[str, Any], num_envs: int, first_index: int) -> VectorEnv[Any, Any, Any]:
-    spec = check_env(env_id)
+def _make_vector(
+    env_id: str, env_kwargs: Mapping[str, Any], num_envs: int, first_index: int
+) -> VectorEnv[Any, Any, Any]:
+    spec = _find_spec(env_id)
     if spec.vector_entry_point is not None and not spec.additional_wrappers:
         return gymnasium.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
 
     def make(index: int) -> gymnasium.Env[Any, Any]:
-        return Located(gymnasium.make(env_id, disable_env_checker=True, **env_kwargs), env_id, first_index + index)
+        env = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
+        return Located(env, env_id, first_index + index)
 
-    return SyncVectorEnv([lambda i=i: make(i) for i in range(num_envs)], autoreset_mode=AutoresetMode.SAME_STEP)
+    makers = [partial(make, index) for index in range(num_envs)]
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 class VectorStepper:
@@ -105,7 +125,9 @@ class VectorStepper:
         UnknownEnvError: no such id.
     """
 
-    def __init__(self, env_id: str, env_kwargs: Mapping[str, Any], num_envs: int, first_index: int = 0) -> None:
+    def __init__(
+        self, env_id: str, env_kwargs: Mapping[str, Any], num_envs: int, first_index: int = 0
+    ) -> None:
         self.env_id = env_id
         self.num_envs = num_envs
         self.seed: int | None = None
@@ -121,7 +143,7 @@ class VectorStepper:
         self._reset_by_hand = mode is AutoresetMode.DISABLED
 
     def reset(self, seeds: list[int]) -> Floats:
-        """Resets all B environments from ``seeds`` (B of them; a native vector env uses the first only) → [B, O]."""
+        """Resets the environments from B ``seeds`` (a native vector env uses the first only) → [B, O]."""
         self.seed = seeds[0]
         argument = seeds if isinstance(self.env, SyncVectorEnv) else seeds[0]
         try:
@@ -135,8 +157,8 @@ class VectorStepper:
 
         Returns:
             observations [B, O] to act in next; rewards [B]; terminated [B]; truncated [B]; and the final
-            observations [B, O], of which only rows of done environments matter: ``None`` when none is done, and
-            always when ``next_step_resets``, because ``observations`` holds them then.
+            observations [B, O], of which only rows of done environments matter: ``None`` when none is
+            done, and always when ``next_step_resets``, because ``observations`` holds them then.
         """
         try:
             stepped, rewards, terminated, truncated, info = self.env.step(actions)
@@ -166,7 +188,9 @@ class VectorStepper:
         return np.ascontiguousarray(observations, dtype=np.float32).reshape(self.num_envs, -1)
 
 
-def spaces_of(env_id: str, env_kwargs: Mapping[str, Any]) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
+def spaces_of(
+    env_id: str, env_kwargs: Mapping[str, Any]
+) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
     """(observation space, action space) of one environment."""
     stepper = VectorStepper(env_id, env_kwargs, 1)
     try:

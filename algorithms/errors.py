@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class RLError(Exception):
-    """Root of the errors whose message says what is wrong and what to do; the command line prints only that."""
+    """Root of errors whose message says what is wrong and what to do; the CLI prints only that."""
 
 
 class UnknownEnvError(RLError):
@@ -44,10 +44,10 @@ class EnvStepError(RLError):
     """
 
     def __init__(
-        self, env: str, operation: str, worker: str, env_index: int | None, seed: int | None, action: str | None,
-        trace: str,
+        self, env: str, operation: str, worker: str, env_index: int | None, seed: int | None,
+        action: str | None, trace: str,
     ) -> None:
-        super().__init__(env, operation, worker, env_index, seed, action, trace)  # args: what pickling needs
+        super().__init__(env, operation, worker, env_index, seed, action, trace)  # args, for pickling
         self.env = env
         self.operation = operation
         self.worker = worker

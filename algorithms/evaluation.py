@@ -32,8 +32,8 @@ class Evaluation:
 
 
 def play_episodes(
-    env: str, env_kwargs: Mapping[str, Any], policy: MlpActorCritic, weights: Floats, episodes: int, seed: int,
-    chunk: int, deterministic: bool,
+    env: str, env_kwargs: Mapping[str, Any], policy: MlpActorCritic, weights: Floats, episodes: int,
+    seed: int, chunk: int, deterministic: bool,
 ) -> tuple[list[float], list[int]]:
     """The first episode of each of ``episodes`` environments stepped together → (returns, lengths).
 
@@ -63,10 +63,10 @@ def play_episodes(
 
 
 def evaluate(
-    env: str, env_kwargs: Mapping[str, Any], policy: MlpActorCritic, weights: Any, episodes: int, seed: int,
-    deterministic: bool = True,
+    env: str, env_kwargs: Mapping[str, Any], policy: MlpActorCritic, weights: Any, episodes: int,
+    seed: int, deterministic: bool = True,
 ) -> Evaluation:
-    """``episodes`` whole episodes, :data:`EPISODES_PER_TASK` to a task; ``weights`` is a ref or a flat vector.
+    """``episodes`` whole episodes, :data:`EPISODES_PER_TASK` to a task; ``weights``: a ref or a flat vector.
 
     Raises:
         EnvStepError: an environment raised (as the cause of the engine's TaskError).

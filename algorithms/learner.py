@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .adam import Adam, clip_to_norm
+from .errors import StateError
 from .policies.actor_critic import BoundActorCritic, MlpActorCritic
 from .policies.mlp import Floats
 from .policies.torch_heads import TorchDistribution, torch_distribution
@@ -82,26 +83,34 @@ class OutputLearner:
         outputs = networks.policy.forward(observations)
         values = networks.value.forward(observations)
         rows, leaves = self._leaves
-        if rows != len(observations):  # the networks' buffers are the tensors' memory, so they serve every step
-            leaves = [torch.from_numpy(outputs).requires_grad_(), torch.from_numpy(values[:, 0]).requires_grad_()]
-            if networks.log_std is not None:
-                leaves.append(torch.from_numpy(networks.log_std).requires_grad_())
+        if rows != len(observations):  # the networks' buffers are the tensors' memory: made once
+            arrays = [outputs, values[:, 0]] + ([] if networks.log_std is None else [networks.log_std])
+            leaves = [torch.from_numpy(array).requires_grad_() for array in arrays]
             self._leaves = (len(observations), leaves)
         log_std = leaves[2] if len(leaves) > 2 else None
-        scalar, statistics = loss(Outputs(torch_distribution(networks.head, leaves[0], log_std), leaves[1]), batch)
+        distribution = torch_distribution(networks.head, leaves[0], log_std)
+        scalar, statistics = loss(Outputs(distribution, leaves[1]), batch)
         return scalar, statistics, leaves
 
     def _backward(self, scalar: torch.Tensor, leaves: list[torch.Tensor]) -> None:
         networks = self._networks
-        gradients = torch.autograd.grad(scalar, leaves, allow_unused=True, materialize_grads=True)
-        networks.policy.backward(gradients[0].numpy())
-        networks.value.backward(gradients[1].numpy().reshape(-1, 1))
+        gradients = torch.autograd.grad(scalar, leaves, allow_unused=True)
+        arrays = [  # a loss may leave an output out
+            np.zeros(tuple(leaf.shape), np.float32) if gradient is None else gradient.contiguous().numpy()
+            for gradient, leaf in zip(gradients, leaves, strict=True)
+        ]
+        networks.policy.backward(arrays[0])
+        networks.value.backward(arrays[1].reshape(-1, 1))
         if networks.log_std_gradient is not None:
-            networks.log_std_gradient[...] = gradients[2].numpy()
+            networks.log_std_gradient[...] = arrays[2]
 
     def state(self) -> dict[str, Any]:
         return {"parameters": self.parameters.copy(), "adam": self.adam.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Raises StateError when it is the state of another network."""
+        found, expected = np.size(state["parameters"]), len(self.parameters)
+        if found != expected:
+            raise StateError(f"this state has {found} parameters; the policy of this config has {expected}")
         self.parameters[...] = state["parameters"]
         self.adam.load_state(state["adam"])

@@ -1,7 +1,8 @@
 """PPO: proximal policy optimisation with a clipped surrogate (Schulman et al. 2017, arXiv:1707.06347).
 
-Reads from top to bottom: the config; one iteration as the driver sees it (``PPO``); what the learner does with
-the trajectories (``PPOLearner``). A variant overrides ``loss``, ``make_policy``, ``collect`` or ``training_step``.
+Reads from top to bottom: the config; one iteration as the driver sees it (``PPO``); what the learner does
+with the trajectories (``PPOLearner``). A variant overrides ``loss``, ``make_policy``, ``collect`` or
+``training_step`` and nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pydantic import Field
 
 from rlflow import engine
 
-from .advantages import generalized_advantages
+from .advantages import flatten
 from .base import Algorithm
 from .config import AlgorithmConfig
 from .envs import spaces_of
@@ -39,10 +40,12 @@ if TYPE_CHECKING:  # torch is imported by the learner's process only
 
 
 class PPOConfig(AlgorithmConfig):
-    """Hyperparameters; the defaults are those of Stable-Baselines3."""
+    """Hyperparameters; the defaults are the customary ones, for 8 environments."""
 
     rollout_length: int = Field(default=256, ge=1, description="T, steps of each environment an iteration")
-    minibatch_size: int = Field(default=64, ge=1, description="transitions a gradient step; all of them if fewer")
+    minibatch_size: int = Field(
+        default=64, ge=1, description="transitions a gradient step, about: an iteration is cut into equal parts"
+    )
     epochs: int = Field(default=10, ge=1, description="passes over an iteration's transitions")
     gamma: float = Field(default=0.99, ge=0, le=1, description="discount γ")
     gae_lambda: float = Field(default=0.95, ge=0, le=1, description="λ of generalised advantage estimation")
@@ -56,10 +59,10 @@ class PPOConfig(AlgorithmConfig):
     max_grad_norm: float = Field(default=0.5, gt=0, description="gradients are scaled down to this norm")
     normalize_advantage: bool = Field(default=True, description="zero mean, unit variance in each minibatch")
     target_kl: float | None = Field(
-        default=None, gt=0, description="stop an iteration's epochs once KL exceeds 1.5 times this; null: never"
+        default=None, gt=0, description="end an iteration's epochs once KL exceeds 1.5 times this; null: never"
     )
-    policy_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="policy network's hidden layers")
-    value_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="value network's hidden layers")
+    policy_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="policy network: layers")
+    value_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="value network: layers")
     activation: Activation = Field(default="tanh", description="after hidden layers: tanh or relu")
     log_std_init: float = Field(default=0.0, description="first log standard deviation of Box actions")
 
@@ -78,6 +81,10 @@ class Batch:
     """[N], advantages + old values: the value network's targets."""
     old_values: torch.Tensor
     """[N]"""
+    ratio_low: torch.Tensor
+    """[N], 1 − clip_range where the advantage is negative, else −∞."""
+    ratio_high: torch.Tensor
+    """[N], 1 + clip_range where the advantage is positive, else ∞."""
     clip_range: float
     clip_range_value: float | None
     entropy_coef: float
@@ -86,7 +93,7 @@ class Batch:
 
 
 class PPO(Algorithm):
-    """The driver's side: sends out rollouts, hands the trajectories to the learner, passes the new weights on."""
+    """The driver's side: sends out rollouts, hands trajectories to the learner, passes new weights on."""
 
     name: ClassVar[str] = "ppo"
     Config: ClassVar[type[AlgorithmConfig]] = PPOConfig
@@ -101,7 +108,9 @@ class PPO(Algorithm):
         self._run = uuid4().hex
         self._learner: Any = None
 
-    def make_policy(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> MlpActorCritic:
+    def make_policy(
+        self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+    ) -> MlpActorCritic:
         """The networks' shape for these spaces. Override for another one."""
         c = self.config
         return MlpActorCritic(
@@ -118,16 +127,18 @@ class PPO(Algorithm):
         Returns:
             the scalar, and statistics by name (scalars; may be empty unless ``batch.report``).
         """
+        from torch.nn.functional import mse_loss
+
         log_ratio = outputs.distribution.log_prob(batch.actions) - batch.old_log_probs
         ratio = log_ratio.exp()
-        clipped = ratio.clamp(1.0 - batch.clip_range, 1.0 + batch.clip_range)
-        policy_loss = -(batch.advantages * ratio).minimum(batch.advantages * clipped).mean()
+        # min(r·A, clip(r, 1−ε, 1+ε)·A) = A · clip(r, low, high): only the side A could gain from is bounded.
+        policy_loss = -batch.advantages.dot(ratio.clamp(batch.ratio_low, batch.ratio_high)) / len(ratio)
 
-        error = outputs.values - batch.returns
-        value_loss = error.square().mean()
+        value_loss = mse_loss(outputs.values, batch.returns)
         if batch.clip_range_value is not None:
             moved = (outputs.values - batch.old_values).clamp(-batch.clip_range_value, batch.clip_range_value)
-            value_loss = error.square().maximum((batch.old_values + moved - batch.returns).square()).mean()
+            clipped = batch.old_values + moved - batch.returns
+            value_loss = (outputs.values - batch.returns).square().maximum(clipped.square()).mean()
 
         total = policy_loss + self.config.value_coef * value_loss
         if batch.entropy_coef:
@@ -139,19 +150,21 @@ class PPO(Algorithm):
             "policy_loss": policy_loss.detach(),
             "value_loss": value_loss.detach(),
             "entropy": outputs.distribution.entropy().detach().mean(),
-            "kl": (ratio - 1.0 - log_ratio).mean(),  # Schulman's low-variance estimate, http://joschu.net/blog/kl-approx.html
+            "kl": (ratio - 1.0 - log_ratio).mean(),  # k3 of http://joschu.net/blog/kl-approx.html
             "clip_fraction": ((ratio - 1.0).abs() > batch.clip_range).float().mean(),
         }
 
     def setup(self) -> None:
         c = self.config
+        self._learner = engine.remote(PPOLearner).remote(type(self), c, self.total_env_steps)  # imports torch
         spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_kwargs))
         self.policy = self.make_policy(*spaces)
         first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
         self._weights = engine.put(first)
-        self._learner = engine.remote(PPOLearner).remote(type(self), c, self.total_env_steps, self.policy, first)
+        self._learner.start.remote(self.policy, first)
+        envs = c.num_envs // c.env_groups
         self._spec = engine.put(
-            RolloutSpec(self._run, c.env, c.env_kwargs, c.seed, c.num_envs // c.env_groups, c.rollout_length, self.policy)
+            RolloutSpec(self._run, c.env, c.env_kwargs, c.seed, envs, c.rollout_length, self.policy)
         )
         self._states = [engine.put(initial_state(group)) for group in range(c.env_groups)]
         self._rollout = engine.remote(num_returns=3)(rollout)
@@ -184,13 +197,10 @@ class PPO(Algorithm):
         self.env_steps += steps
         self.iteration += 1
         metrics: dict[str, float] = {
-            "env_steps": self.env_steps,
-            "iteration": self.iteration,
-            "episodes": self.episodes,
+            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes,
             "env_restarts": sum(report.env_restarts for report in collected),
             "steps_per_second": steps / (ended - started),
-            "time_rollout": learning - started,
-            "time_learn": ended - learning,
+            "time_rollout": learning - started, "time_learn": ended - learning,
             **learned,
         }
         if self._recent:
@@ -218,13 +228,14 @@ class PPO(Algorithm):
 
     def load_state(self, state: dict[str, Any]) -> None:
         c = self.config
-        shape = (state.get("algorithm"), len(state.get("groups", ())))
-        if shape != (self.name, c.env_groups):
+        found, groups = state.get("algorithm"), len(state.get("groups", ()))
+        if (found, groups) != (self.name, c.env_groups):
             raise StateError(
-                f"this state is of algorithm {shape[0]!r} with {shape[1]} env groups; the config says {self.name!r} "
+                f"this state is of algorithm {found!r} with {groups} env groups; the config says {self.name!r} "
                 f"with {c.env_groups}"
             )
-        self.env_steps, self.iteration, self.episodes = state["env_steps"], state["iteration"], state["episodes"]
+        self.env_steps, self.iteration = state["env_steps"], state["iteration"]
+        self.episodes = state["episodes"]
         self._recent.clear()
         self._recent.extend(zip(state["recent_returns"], state["recent_lengths"], strict=True))
         self._weights = self._learner.load_state.remote(state["learner"])
@@ -241,25 +252,28 @@ class PPO(Algorithm):
 class PPOLearner:
     """The learner's side, an actor: trajectories in, new weights and statistics out."""
 
-    def __init__(
-        self, algorithm: type[PPO], config: PPOConfig, total_env_steps: int, policy: MlpActorCritic, weights: Floats
-    ) -> None:
+    def __init__(self, algorithm: type[PPO], config: PPOConfig, total_env_steps: int) -> None:
         import torch
-
-        from .learner import OutputLearner
 
         torch.set_num_threads(1)  # at these sizes a second thread only waits for the first
         self._loss = algorithm(config, total_env_steps).loss
         self._config = config
-        self._learner = OutputLearner(policy, weights)
         self._from_numpy = torch.from_numpy
 
+    def start(self, policy: MlpActorCritic, weights: Floats) -> None:
+        """Apart from ``__init__``, so that torch is imported while the driver asks for the spaces."""
+        from .learner import OutputLearner
+
+        self._learner = OutputLearner(policy, weights)
+
     @engine.method(num_returns=2)
-    def update(self, progress: float, iteration: int, *trajectories: Trajectory) -> tuple[Floats, dict[str, float]]:
+    def update(
+        self, progress: float, iteration: int, *trajectories: Trajectory
+    ) -> tuple[Floats, dict[str, float]]:
         """``epochs`` passes over the trajectories of all groups (in group order) → (weights, statistics)."""
         c = self._config
         learning_rate = value_at(c.learning_rate, progress)
-        data = self._flatten(trajectories)
+        data = flatten(trajectories, c.gamma, c.gae_lambda)
         count = len(data["advantages"])
         shuffles = generator(c.seed, Role.MINIBATCHES, 0, iteration)
         parts = max(1, round(count / c.minibatch_size))
@@ -267,52 +281,35 @@ class PPOLearner:
         whole = [self._minibatch(data, None, progress)] if parts == 1 else []
 
         reported: list[dict[str, torch.Tensor]] = []
+        near = True
         for epoch in range(c.epochs):
             report = epoch == c.epochs - 1 or c.target_kl is not None
-            batches = whole or [
-                self._minibatch(data, rows, progress) for rows in np.array_split(shuffles.permutation(count), parts)
-            ]
-            for observations, batch in batches:
+            rows = [] if whole else np.array_split(shuffles.permutation(count), parts)
+            for observations, batch in whole or (self._minibatch(data, part, progress) for part in rows):
                 batch.report = report
-                statistics, taken = self._learner.step(
-                    observations, batch, self._loss, learning_rate, c.max_grad_norm, self._near if c.target_kl else None
+                statistics, near = self._learner.step(
+                    observations, batch, self._loss, learning_rate, c.max_grad_norm,
+                    self._is_near if c.target_kl else None,
                 )
-                if not taken:
+                if not near:
                     break
                 if report:
                     reported.append(statistics)
-            else:
-                continue
-            break
+            if not near:
+                break
         weights = self._learner.parameters.copy()
         if not np.isfinite(weights).all():
             raise TrainingDivergedError(
-                f"the weights are not finite after iteration {iteration}: try a smaller learning_rate, or look for "
-                "observations and rewards of the environment that are not finite"
+                f"the weights are not finite after iteration {iteration}: try a smaller learning_rate, or look "
+                "for observations and rewards of the environment that are not finite"
             )
-        metrics = {key: float(np.mean([s[key].item() for s in reported])) for key in (reported[-1] if reported else ())}
+        names = reported[0] if reported else ()
+        metrics = {name: float(np.mean([each[name].item() for each in reported])) for name in names}
         metrics["learning_rate"] = learning_rate
         spread = float(data["returns"].var())
         if spread > 0:
             metrics["explained_variance"] = 1.0 - float((data["returns"] - data["old_values"]).var()) / spread
         return weights, metrics
-
-    def _flatten(self, trajectories: tuple[Trajectory, ...]) -> dict[str, NDArray[Any]]:
-        """Valid transitions of all groups, [N, ...] each, with advantages and returns."""
-        groups = []
-        for t in trajectories:
-            advantages = generalized_advantages(
-                t.rewards, t.values, t.next_values, t.terminated, t.truncated, self._config.gamma, self._config.gae_lambda
-            )
-            groups.append({
-                "observations": t.observations[t.valid],
-                "actions": t.actions[t.valid],
-                "old_log_probs": t.log_probs[t.valid],
-                "old_values": t.values[t.valid],
-                "advantages": advantages[t.valid],
-                "returns": (advantages + t.values)[t.valid],
-            })
-        return groups[0] if len(groups) == 1 else {key: np.concatenate([g[key] for g in groups]) for key in groups[0]}
 
     def _minibatch(
         self, data: dict[str, NDArray[Any]], rows: NDArray[np.int64] | None, progress: float
@@ -323,15 +320,23 @@ class PPOLearner:
         advantages = picked["advantages"]
         if c.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
-        t = self._from_numpy
-        clip_value = None if c.clip_range_value is None else value_at(c.clip_range_value, progress)
+        clip, t = value_at(c.clip_range, progress), self._from_numpy
+        negative = advantages < 0
         return picked["observations"], Batch(
-            t(picked["actions"]), t(picked["old_log_probs"]), t(advantages), t(picked["returns"]),
-            t(picked["old_values"]), value_at(c.clip_range, progress), clip_value, value_at(c.entropy_coef, progress),
+            actions=t(picked["actions"]),
+            old_log_probs=t(picked["old_log_probs"]),
+            advantages=t(advantages),
+            returns=t(picked["returns"]),
+            old_values=t(picked["old_values"]),
+            ratio_low=t(np.where(negative, np.float32(1.0 - clip), np.float32(-np.inf))),
+            ratio_high=t(np.where(negative, np.float32(np.inf), np.float32(1.0 + clip))),
+            clip_range=clip,
+            clip_range_value=None if c.clip_range_value is None else value_at(c.clip_range_value, progress),
+            entropy_coef=value_at(c.entropy_coef, progress),
             report=False,
         )
 
-    def _near(self, statistics: dict[str, torch.Tensor]) -> bool:
+    def _is_near(self, statistics: dict[str, torch.Tensor]) -> bool:
         """Whether the policy is still near the one that acted."""
         assert self._config.target_kl is not None
         return statistics["kl"].item() <= 1.5 * self._config.target_kl
@@ -340,15 +345,6 @@ class PPOLearner:
         return self._learner.state()
 
     def load_state(self, state: dict[str, Any]) -> Floats:
-        """Returns the weights.
-
-        Raises:
-            StateError: another network's state.
-        """
-        if state["parameters"].shape != self._learner.parameters.shape:
-            raise StateError(
-                f"this state has {state['parameters'].size} parameters; the policy of this config has "
-                f"{self._learner.parameters.size}"
-            )
+        """Returns the weights."""
         self._learner.load_state(state)
         return self._learner.parameters.copy()

@@ -1,9 +1,9 @@
 """Rollouts as pure tasks: (spec, weights, state) → (trajectory, next state, report).
 
-A rollout that is executed again, anywhere, gives the same bits. The state carries a snapshot of the environments
-where one can be taken faithfully; the worker that made it also keeps the live environments, so that the next
-rollout of the group, which prefers that worker, need not restore anything. Environments without a snapshot live
-only there: if they are lost, the group restarts from a freshly seeded reset, and the report says so.
+A rollout that is executed again, anywhere, gives the same bits. The state carries a snapshot of the
+environments where one can be taken faithfully; the worker that made it also keeps the live environments, so
+that the group's next rollout, which prefers that worker, need not restore anything. Environments without a
+snapshot live only there: if they are lost, the group restarts from a freshly seeded reset, and says so.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class RolloutState:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """T steps of B environments. Rows with ``valid`` false are autoresets: no transition, never trained on."""
+    """T steps of B environments. Rows that are not ``valid`` are autoresets: never trained on."""
 
     observations: Floats
     """[T, B, O]"""
@@ -95,9 +95,8 @@ class RolloutReport:
 
 def initial_state(group: int) -> RolloutState:
     """The state before a group's first rollout, which makes and resets its environments."""
-    return RolloutState(
-        group, 0, np.empty((0, 0), np.float32), np.empty(0, np.bool_), np.empty(0), np.empty(0, np.int64), None
-    )
+    nothing = np.empty((0, 0), np.float32)
+    return RolloutState(group, 0, nothing, np.empty(0, np.bool_), np.empty(0), np.empty(0, np.int64), None)
 
 
 def rollout(
@@ -127,7 +126,8 @@ def rollout(
         outputs[t] = forward(observations[t])
         action = head.sample(outputs[t], log_std, noise[t])
         actions.append(action)
-        observations[t + 1], rewards[t], terminated[t], truncated[t], final = stepper.step(head.to_env(action))
+        stepped = stepper.step(head.to_env(action))
+        observations[t + 1], rewards[t], terminated[t], truncated[t], final = stepped
         if final is not None:
             finals.append((t, final))
 
@@ -139,7 +139,8 @@ def rollout(
     stacked = np.stack(actions)
     flat_outputs = outputs.reshape(length * count, -1)
     log_probs = head.log_prob(flat_outputs, log_std, stacked.reshape(length * count, *stacked.shape[2:]))
-    values = policy.value.forward(observations.reshape((length + 1) * count, -1)).reshape(length + 1, count).copy()
+    all_values = policy.value.forward(observations.reshape((length + 1) * count, -1))
+    values = all_values.reshape(length + 1, count).copy()  # the buffer serves the final observations next
     next_values = values[1:]
     if finals:  # the next observation belongs to the next episode there
         next_values = next_values.copy()

@@ -41,7 +41,7 @@ Schedule = Annotated[float | str, AfterValidator(_checked)]
 
 
 def value_at(schedule: float | str, progress: float) -> float:
-    """The schedule's value when ``progress`` ∈ [0, 1] of the run's env steps are done (clipped to that range).
+    """The schedule's value when ``progress`` ∈ [0, 1] of the run's env steps are done (clipped to it).
 
     Raises:
         ValueError: not a schedule.

@@ -1,7 +1,7 @@
 """Where randomness comes from: one seed, split by what it is for, never by which worker uses it.
 
-``SeedSequence(seed, spawn_key=(role, group, iteration))`` gives streams that do not overlap, unlike ``seed + i``.
-The same config and seed then give the same numbers with any number of workers.
+``SeedSequence(seed, spawn_key=(role, group, iteration))`` gives streams that do not overlap, unlike
+``seed + i``. The same config and seed then give the same numbers with any number of workers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Role(IntEnum):
 
 def generator(seed: int, role: Role, group: int = 0, iteration: int = 0) -> np.random.Generator:
     """A fresh generator for this role, group and iteration."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(role, group, iteration))))
+    sequence = np.random.SeedSequence(seed, spawn_key=(role, group, iteration))
+    return np.random.Generator(np.random.PCG64(sequence))
 
 
 def integers(seed: int, role: Role, group: int, iteration: int, count: int) -> list[int]:

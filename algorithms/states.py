@@ -11,6 +11,7 @@ from .rollout import RolloutState
 
 def pack_rollout_state(state: RolloutState) -> dict[str, Any]:
     """Everything by value. Without a snapshot the environments themselves are not in it."""
+    snapshot = state.snapshot
     return {
         "group": state.group,
         "version": state.version,
@@ -18,7 +19,7 @@ def pack_rollout_state(state: RolloutState) -> dict[str, Any]:
         "done": np.array(state.done),
         "returns": np.array(state.returns),
         "lengths": np.array(state.lengths),
-        "snapshot": None if state.snapshot is None else {key: np.array(value) for key, value in state.snapshot.items()},
+        "snapshot": None if snapshot is None else {key: np.array(value) for key, value in snapshot.items()},
     }
 
 

@@ -50,8 +50,7 @@ class MlpActorCritic:
         return self.policy_spec.num_parameters + self.value_spec.num_parameters + self.log_std_size
 
     def initial_parameters(self, rng: np.random.Generator) -> Floats:
-        """[num_parameters]: orthogonal, gain 0.01 on the policy's output (nearly uniform actions at first), 1 on
-        the value's."""
+        """[num_parameters]: orthogonal; last gain 0.01 (policy: nearly uniform actions) and 1 (value)."""
         return np.concatenate([
             self.policy_spec.initialise(rng, output_gain=0.01),
             self.value_spec.initialise(rng, output_gain=1.0),
@@ -59,14 +58,14 @@ class MlpActorCritic:
         ])
 
     def split(self, flat: Floats) -> tuple[Floats, Floats, Floats]:
-        """Views into [num_parameters]: policy network, value network, log standard deviations (maybe empty)."""
+        """Views into [num_parameters]: policy network, value network, log standard deviations, if any."""
         policy_end = self.policy_spec.num_parameters
         value_end = policy_end + self.value_spec.num_parameters
         return flat[:policy_end], flat[policy_end:value_end], flat[value_end:]
 
 
 class BoundActorCritic:
-    """An :class:`MlpActorCritic` with parameters (and a gradient, where it is trained), all views of flat vectors.
+    """An :class:`MlpActorCritic` with parameters (and a gradient, to be trained), all views of flat vectors.
 
     Attributes:
         policy: observations [N, O] → outputs of the head [N, num_outputs].

@@ -1,6 +1,6 @@
-"""Action distributions in NumPy, for rollouts: parameters from the policy network → actions and log-probabilities.
+"""Action distributions in NumPy, for rollouts: the policy network's outputs → actions, log-probabilities.
 
-Sampling takes the noise from outside, so that a rollout draws all of it in one call and a step costs one addition.
+Sampling takes the noise from outside, so a rollout draws all of it at once and a step adds it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UnsupportedSpaceError
-from .mlp import Floats
+from .mlp import Floats, as_float32
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 
@@ -33,10 +33,12 @@ class Categorical:
 
     def sample(self, outputs: Floats, log_std: Floats | None, noise: Floats) -> NDArray[np.int64]:
         """[N, n] logits → [N] actions, counted from 0."""
-        return (outputs + noise).argmax(axis=1)
+        actions: NDArray[np.int64] = (outputs + noise).argmax(axis=1)
+        return actions
 
     def mode(self, outputs: Floats) -> NDArray[np.int64]:
-        return outputs.argmax(axis=1)
+        actions: NDArray[np.int64] = outputs.argmax(axis=1)
+        return actions
 
     def log_prob(self, outputs: Floats, log_std: Floats | None, actions: NDArray[Any]) -> Floats:
         """[N, n] logits and [N] actions → [N]."""
@@ -51,7 +53,7 @@ class Categorical:
 
 
 class DiagonalGaussian:
-    """Over a Box of A dimensions; outputs are means [..., A], the log standard deviations are free parameters [A].
+    """Over a Box of A dimensions; outputs are means [..., A], log standard deviations free parameters [A].
 
     Actions are trained on as drawn and clipped to the space only on their way to the environment.
     """
@@ -71,7 +73,7 @@ class DiagonalGaussian:
     def sample(self, outputs: Floats, log_std: Floats | None, noise: Floats) -> Floats:
         """[N, A] means → [N, A]."""
         assert log_std is not None
-        return outputs + np.exp(log_std) * noise
+        return as_float32(outputs + np.exp(log_std) * noise)
 
     def mode(self, outputs: Floats) -> Floats:
         return outputs.copy()
@@ -86,7 +88,8 @@ class DiagonalGaussian:
 
     def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
         shaped = actions.reshape(len(actions), *self._shape)
-        return np.clip(shaped, self._low, self._high).astype(self._dtype, copy=False)
+        clipped: NDArray[Any] = np.clip(shaped, self._low, self._high).astype(self._dtype, copy=False)
+        return clipped
 
 
 Head = Categorical | DiagonalGaussian
@@ -113,9 +116,11 @@ def observation_size(space: gymnasium.Space[Any]) -> int:
     """
     if not isinstance(space, gymnasium.spaces.Box):
         raise UnsupportedSpaceError(
-            f"observation space {space} is not supported yet: Box is. gymnasium.wrappers.FlattenObservation turns "
-            "Discrete, Tuple and Dict observations into one"
+            f"observation space {space} is not supported yet: Box is. gymnasium.wrappers.FlattenObservation "
+            "turns Discrete, Tuple and Dict observations into one"
         )
     if len(space.shape) >= 3:
-        raise UnsupportedSpaceError(f"observation space {space}: images need a convolutional policy, which is not there yet")
+        raise UnsupportedSpaceError(
+            f"observation space {space}: images need a convolutional policy, which is not there yet"
+        )
     return int(np.prod(space.shape))

@@ -1,8 +1,8 @@
 """Fully connected networks in NumPy: forward, backward, initialisation; checked against torch in the tests.
 
 For small networks a framework's bookkeeping costs more than the arithmetic, and rollout workers that need no
-torch start faster and stay small. Parameters and gradients are views into one flat float32 vector each, so that
-clipping, the optimiser and the way between processes see a single array.
+torch start faster and stay small. Parameters and gradients are views into one flat float32 vector each:
+clipping, the optimiser and messages see a single array.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class MlpSpec:
-    """Layer sizes from input to output, e.g. ``(4, 64, 64, 2)``; the activation follows every layer but the last."""
+    """Layer sizes from input to output, e.g. ``(4, 64, 64, 2)``; the activation follows all but the last."""
 
     sizes: tuple[int, ...]
     activation: Activation
@@ -53,7 +53,7 @@ class MlpSpec:
 
 
 def _orthogonal(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.float64]:
-    """A [rows, columns] matrix, uniform among those with orthonormal rows or columns (whichever are fewer)."""
+    """[rows, columns], uniform among matrices with orthonormal rows or columns (whichever are fewer)."""
     normal = rng.standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(normal)
     q *= np.sign(np.diag(r))  # without the signs, QR's convention would bias the draw
@@ -66,7 +66,7 @@ class Mlp:
     Args:
         spec: the shape.
         parameters: [num_parameters] float32; read at every forward, never written.
-        gradient: [num_parameters] float32 that :meth:`backward` overwrites; ``None`` where only forward is needed.
+        gradient: [num_parameters] float32 that :meth:`backward` overwrites; ``None`` for forward only.
     """
 
     def __init__(self, spec: MlpSpec, parameters: Floats, gradient: Floats | None = None) -> None:
@@ -100,8 +100,10 @@ class Mlp:
         return hidden
 
     def backward(self, output_gradient: Floats) -> None:
-        """Overwrites ``gradient`` given d loss / d output [N, out] of the last :meth:`forward`. Once a forward:
-        the activations' buffers are reused for their derivatives."""
+        """Overwrites ``gradient``, given d loss / d output [N, out] of the last :meth:`forward`.
+
+        Once a forward: the activations' buffers are reused for their derivatives.
+        """
         delta = output_gradient
         ones = self._ones[: self._rows]
         for index in range(len(self._plan) - 1, -1, -1):

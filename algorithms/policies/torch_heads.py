@@ -1,5 +1,8 @@
-"""The distributions of ``heads`` in torch, for losses. Each keeps what log_prob and entropy share, and uses few
-operations: at these sizes every torch call costs microseconds, whatever it computes."""
+"""The distributions of ``heads`` in torch, for losses.
+
+Each keeps what log_prob and entropy share and uses few operations: at these sizes every torch call costs
+microseconds, whatever it computes.
+"""
 
 from __future__ import annotations
 
