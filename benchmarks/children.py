@@ -17,13 +17,8 @@ BENCHMARKS = Path(__file__).resolve().parent
 ROOT = BENCHMARKS.parent
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
-QUIET = {
-    "OMP_NUM_THREADS": "1",  # one thread of arithmetic a process, on every side
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "PYTHONUNBUFFERED": "1",
-}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+"""Nothing that changes how a side runs: thread counts and the like are its own defaults."""
 
 
 class MissingPeers(RuntimeError):

@@ -74,7 +74,8 @@ class Records:
 def repeat(step: Any, seconds: float) -> tuple[float, float, list[float]]:
     """Repeats ``step`` for ``seconds``: the amount done, the time it took, the time of each step."""
     clock = time.perf_counter
-    amount, times = 0.0, []
+    amount = 0.0
+    times: list[float] = []
     start = now = clock()
     while now - start < seconds or not times:
         before = now

@@ -109,7 +109,7 @@ def keep(record: dict[str, Any], side: str, samples: Samples) -> None:
 
 
 def describe_failure(record: dict[str, Any]) -> str:
-    error = record["error"].splitlines()[0]
+    error: str = record["error"].splitlines()[0]
     return error if record["status"] == "unsupported" else f"{record['status']}: {error}"
 
 
