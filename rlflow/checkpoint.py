@@ -67,9 +67,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any], about: Mapping[str, An
     partial.mkdir(parents=True)
     try:
         save_file(arrays, partial / ARRAYS)
-        (partial / MANIFEST).write_text(
-            json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         for file in (partial / ARRAYS, partial / MANIFEST, partial):
             _sync(file)
         if path.exists():
@@ -116,9 +114,7 @@ def _encode(
     """``value`` as JSON, its arrays moved into ``arrays`` under their paths."""
     if value is None or isinstance(value, (bool, int, str)):
         if isinstance(value, str) and not _is_utf8(value):
-            raise CheckpointError(
-                f"state at {path}: the text has lone surrogates and cannot be written as UTF-8"
-            )
+            raise CheckpointError(f"state at {path}: the text has lone surrogates and cannot be written as UTF-8")
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {_FLOAT: str(float(value))}
@@ -132,9 +128,7 @@ def _encode(
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str) or not key or "/" in key or key.startswith("$"):
-                raise CheckpointError(
-                    f"state at {path or '/'}: key {key!r} is not text without '/' and a leading '$'"
-                )
+                raise CheckpointError(f"state at {path or '/'}: key {key!r} is not text without '/' and a leading '$'")
         return {key: _encode(item, f"{path}/{key}", arrays, stored, inside) for key, item in value.items()}
     raise CheckpointError(f"state at {path or '/'}: {_named(value)} cannot be saved{_advice(value)}")
 
@@ -164,19 +158,13 @@ def _decode(tree: Any, arrays: Mapping[str, np.ndarray], folder: Path) -> Any:
         try:
             return arrays[tree[_ARRAY]]
         except KeyError:
-            raise CheckpointError(
-                f"{folder / ARRAYS} is damaged: array {tree[_ARRAY]!r} is missing"
-            ) from None
+            raise CheckpointError(f"{folder / ARRAYS} is damaged: array {tree[_ARRAY]!r} is missing") from None
     return {key: _decode(item, arrays, folder) for key, item in tree.items()}
 
 
 def _named(value: Any) -> str:
     kind = type(value)
-    return (
-        f"a {kind.__qualname__}"
-        if kind.__module__ == "builtins"
-        else f"a {kind.__module__}.{kind.__qualname__}"
-    )
+    return f"a {kind.__qualname__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__qualname__}"
 
 
 def _advice(value: Any) -> str:

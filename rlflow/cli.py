@@ -131,9 +131,7 @@ def tasks(
 @app.command()
 def plot(
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run folders, or names under runs/.")],
-    out: Annotated[Path, typer.Option(help="The picture to write; its ending says the format.")] = Path(
-        "curve.png"
-    ),
+    out: Annotated[Path, typer.Option(help="The picture to write; its ending says the format.")] = Path("curve.png"),
 ) -> None:
     """Draw learning curves: return against environment steps, one colour per algorithm and environment.
 

@@ -115,9 +115,7 @@ def _check_env(source: ConfigSource, config: BaseModel | None) -> None:
         source.add_problem(("env",), f"env {source.values['env']!r}: {type(error).__name__}: {error}")
 
 
-def _validate(
-    model: type[Model], values: Mapping[str, Any], source: ConfigSource, all_keys: list[str]
-) -> Model | None:
+def _validate(model: type[Model], values: Mapping[str, Any], source: ConfigSource, all_keys: list[str]) -> Model | None:
     """The validated model, or ``None`` with its mistakes added to ``source.problems``."""
     refused = _booleans_for_numbers(model, values, ())
     for path, value in refused.items():
@@ -132,9 +130,7 @@ def _validate(
     return result if not refused else None
 
 
-def _booleans_for_numbers(
-    model: type[BaseModel], values: Mapping[str, Any], path: KeyPath
-) -> dict[KeyPath, bool]:
+def _booleans_for_numbers(model: type[BaseModel], values: Mapping[str, Any], path: KeyPath) -> dict[KeyPath, bool]:
     """Booleans where a number is expected: pydantic would take ``num_envs: true`` for 1."""
     found: dict[KeyPath, bool] = {}
     for key, value in values.items():
@@ -200,9 +196,7 @@ def _add_problem(
         needs = [key for key, field in section.model_fields.items() if field.is_required()] if section else []
         inside = f", with {' and '.join(needs)} in it" if needs else ""
         meaning = _description_at(model, path)
-        source.add_problem(
-            path, f"{name}: this key is required{inside}" + (f" ({meaning})" if meaning else "")
-        )
+        source.add_problem(path, f"{name}: this key is required{inside}" + (f" ({meaning})" if meaning else ""))
     elif kind in ("value_error", "assertion_error"):
         message = errors[0]["msg"].split(", ", 1)[-1]  # pydantic puts "Value error, " before it
         if not path:  # a rule about several keys: point to the first that the message names

@@ -126,9 +126,7 @@ def read_config_file(path: Path) -> ConfigSource:
         raise ConfigError([Problem(str(path), what)])
     if not isinstance(node, yaml.MappingNode):
         got = "a list" if isinstance(node, yaml.SequenceNode) else shown(value)
-        raise ConfigError(
-            [Problem(_place(str(path), node), f"expected a mapping of keys to values, got {got}")]
-        )
+        raise ConfigError([Problem(_place(str(path), node), f"expected a mapping of keys to values, got {got}")])
     _record_origins(source, node, (), str(path), frozenset())
     source.values = {key: item for key, item in value.items() if isinstance(key, str)}
     return source

@@ -49,11 +49,7 @@ _SHOWN = (
 
 def progress_for(console: Console) -> Callback:
     """The live display where ``console`` is a terminal, lines otherwise."""
-    return (
-        LiveProgress(console)
-        if console.is_terminal and not console.is_dumb_terminal
-        else PlainProgress(console)
-    )
+    return LiveProgress(console) if console.is_terminal and not console.is_dumb_terminal else PlainProgress(console)
 
 
 class _Narration(Callback):
@@ -96,9 +92,7 @@ class _Narration(Callback):
         if self._evaluated:
             self._say(Text.assemble(("run ", "dim"), shown_path(folder.path)))
             self._say(Text.assemble(("next ", "dim"), f"rlflow tasks {shown_path(folder.path)}"))
-            self._say(
-                Text.assemble(("     ", "dim"), f"rlflow plot {shown_path(folder.path)} --out curve.png")
-            )
+            self._say(Text.assemble(("     ", "dim"), f"rlflow plot {shown_path(folder.path)} --out curve.png"))
 
     def _say(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
@@ -127,10 +121,7 @@ class PlainProgress(_Narration):
             return
         self._last_line = time.monotonic()
         shown = [
-            f"{label} {_formatted(metrics, key, form)}"
-            for row in _SHOWN
-            for label, key, form in row
-            if key in metrics
+            f"{label} {_formatted(metrics, key, form)}" for row in _SHOWN for label, key, form in row if key in metrics
         ]
         shown.insert(2, f"{_formatted(metrics, 'steps_per_second', '{:,.0f}')} steps/s")
         left = "" if done else self._remaining(steps)
@@ -176,9 +167,7 @@ class LiveProgress(_Narration):
     def on_evaluation_start(self, episodes: int) -> None:
         self._show(None)
         self._console.print()
-        self._live = Live(
-            Text(f"evaluating {episodes} episodes …", "dim"), console=self._console, transient=True
-        )
+        self._live = Live(Text(f"evaluating {episodes} episodes …", "dim"), console=self._console, transient=True)
         self._live.start()
 
     def on_evaluation(self, evaluation: Evaluation) -> None:
@@ -228,11 +217,7 @@ class LiveProgress(_Narration):
             grid.add_column(justify="right", min_width=9)
         grid.add_column()
         for row in _SHOWN:
-            cells = [
-                cell
-                for label, key, form in row
-                for cell in (f" {label}", _formatted(self._metrics, key, form))
-            ]
+            cells = [cell for label, key, form in row for cell in (f" {label}", _formatted(self._metrics, key, form))]
             if any(key in self._metrics for _, key, _ in row):
                 grid.add_row(*cells)
         curve = sparkline(self._returns, max(self._console.width - 18, 10))
@@ -273,7 +258,5 @@ def interruption_notice(signal_name: str, checkpoint: Path | None, run: Path | N
     if checkpoint is not None:
         return f"{signal_name}: stopped. The last checkpoint is {shown_path(checkpoint)}"
     if run is not None:
-        return (
-            f"{signal_name}: stopped before there was anything to save; the run folder is {shown_path(run)}"
-        )
+        return f"{signal_name}: stopped before there was anything to save; the run folder is {shown_path(run)}"
     return f"{signal_name}: stopped"

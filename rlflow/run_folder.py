@@ -62,9 +62,7 @@ class RunFolder:
 
     def write_config(self, values: Mapping[str, Any]) -> None:
         """The complete config; ``rlflow train`` takes the file as it is."""
-        text = yaml.safe_dump(
-            dict(values), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
-        )
+        text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
         self.config_file.write_text(text, encoding="utf-8")
 
     def append_metrics(self, metrics: Mapping[str, float]) -> None:
@@ -87,9 +85,7 @@ class RunFolder:
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
-    def save_checkpoint(
-        self, env_steps: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int
-    ) -> Path:
+    def save_checkpoint(self, env_steps: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int) -> Path:
         """Writes ``checkpoints/step_<env_steps>`` and deletes all but the newest ``keep``."""
         path = self.checkpoints / f"step_{env_steps}"
         save_checkpoint(path, state, {**about, "env_steps": env_steps})
@@ -101,11 +97,7 @@ class RunFolder:
         """The checkpoints, oldest first."""
         if not self.checkpoints.is_dir():
             return []
-        steps = [
-            (int(match[1]), entry)
-            for entry in self.checkpoints.iterdir()
-            if (match := _STEP.match(entry.name))
-        ]
+        steps = [(int(match[1]), entry) for entry in self.checkpoints.iterdir() if (match := _STEP.match(entry.name))]
         return [entry for _, entry in sorted(steps)]
 
 

@@ -73,9 +73,7 @@ def total_by_function(tasks: Iterable[TaskHistory]) -> list[FunctionTotal]:
     return sorted(totals.values(), key=lambda total: -total.seconds)
 
 
-def print_history(
-    console: Console, all_tasks: list[TaskHistory], shown: list[TaskHistory], what: str
-) -> None:
+def print_history(console: Console, all_tasks: list[TaskHistory], shown: list[TaskHistory], what: str) -> None:
     """The tasks in ``shown``, then totals over ``all_tasks``."""
     if shown:
         console.print(_task_table(shown))
@@ -100,7 +98,7 @@ def _task_table(tasks: list[TaskHistory]) -> Table:
         if task.error:
             outcome.append(f": {task.error}", "default")
         table.add_row(
-            task.task_id,
+            short_id(task.task_id),
             task.function,
             str(task.attempts),
             task.worker or "–",
@@ -130,6 +128,11 @@ def _total_table(totals: list[FunctionTotal]) -> Table:
 
 
 _OUTCOME_STYLES = {"finished": "green", "failed": "red", "crashed": "bold red", "pending": "yellow"}
+
+
+def short_id(task_id: str) -> str:
+    """Both ends of an id: who submitted the task, and its number there. JSON has it whole."""
+    return task_id if len(task_id) <= 16 else f"{task_id[:6]}…{task_id[-6:]}"
 
 
 def _duration(seconds: float | None) -> str:

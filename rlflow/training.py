@@ -117,18 +117,14 @@ def _train(
     log.info("trained %d env steps in %.1f s", algorithm.env_steps, time.monotonic() - began)
 
 
-def _checkpoint(
-    algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList
-) -> None:
+def _checkpoint(algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList) -> None:
     about = {"algorithm": config.run.algorithm, "iteration": algorithm.iteration, "rlflow": __version__}
     path = folder.save_checkpoint(algorithm.env_steps, algorithm.state(), about, config.run.checkpoint.keep)
     log.info("checkpoint %s", path.relative_to(folder.path))
     listeners.on_checkpoint(path)
 
 
-def _evaluate(
-    algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList
-) -> None:
+def _evaluate(algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList) -> None:
     wanted = config.run.evaluation
     listeners.on_evaluation_start(wanted.episodes)
     result = algorithm.evaluate(wanted.episodes, wanted.seed)

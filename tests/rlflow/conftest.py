@@ -63,6 +63,7 @@ def start_rlflow(workdir: Path) -> Iterator[Start]:
         process = subprocess.Popen(
             [str(PROGRAM), *arguments],
             cwd=workdir, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
         )  # fmt: skip
         started.append(process)
         return process

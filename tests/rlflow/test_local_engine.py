@@ -1,0 +1,85 @@
+"""Training on worker processes: the same numbers as in one process, a history that stays, an end without remains."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rlflow as package
+from rlflow.run_folder import RunFolder
+from rlflow.task_history import read_history, short_id, total_by_function
+
+if TYPE_CHECKING:
+    from .conftest import Command, Start
+
+ON_WORKERS = ["engine.backend=local", "engine.num_cpus=2"]
+
+
+def test_a_run_on_workers_gives_the_numbers_of_one_process_and_leaves_its_history(
+    rlflow: Command, workdir: Path
+) -> None:
+    done = rlflow("train", "small.yaml", *ON_WORKERS, "name=workers", "env_groups=2")
+    assert done.returncode == 0, done.stderr
+    assert "2 CPUs · local engine" in done.stdout
+    done = rlflow("train", "small.yaml", "name=alone", "env_groups=2")
+    assert done.returncode == 0, done.stderr
+    workers, alone = package.Run("runs/workers"), package.Run("runs/alone")
+    assert workers.evaluation == alone.evaluation
+    assert [row["policy_loss"] for row in workers.metrics] == [row["policy_loss"] for row in alone.metrics]
+
+    history = read_history(RunFolder(Path("runs/workers")))
+    rollouts = [task for task in history if task.function == "rollout"]
+    assert {task.outcome for task in rollouts} == {"finished"}
+    assert len(rollouts) == 2 * len(workers.metrics)
+    assert all(task.kind == "task" and task.worker and task.duration for task in rollouts)
+    [total] = [total for total in total_by_function(history) if total.function == "rollout"]
+    assert (total.count, total.retried) == (len(rollouts), 0)
+
+    table = rlflow("tasks", "workers", "--limit", "3")
+    assert table.returncode == 0, table.stderr
+    lines = table.stdout.splitlines()
+    assert lines[0].split() == ["task", "function", "attempts", "worker", "duration", "outcome"]
+    assert [line.split()[0] for line in lines[1:4]] == [short_id(task.task_id) for task in history[-3:]]
+    assert lines[4] == f"3 of {len(history)} tasks and calls shown"
+    assert any(line.split()[:2] == ["rollout", str(len(rollouts))] for line in lines[5:])
+
+    everything = json.loads(rlflow("tasks", "workers", "--limit", "0", "--json").stdout)
+    assert [task["task_id"] for task in everything] == [task.task_id for task in history]
+    assert rlflow("tasks", "workers", "--failed").stdout.startswith("no failed tasks\n")
+
+
+def test_a_failed_task_is_reported_and_found_in_the_history(rlflow: Command, workdir: Path) -> None:
+    (workdir / "mine.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n\n"
+        "class Brittle(CartPoleEnv):\n"
+        "    def step(self, action):\n"
+        "        raise OSError('the cable is loose')\n\n"
+        "gymnasium.register('Brittle-v0', Brittle)\n"
+    )
+    done = rlflow("train", "small.yaml", *ON_WORKERS, "env=mine:Brittle-v0", "name=brittle")
+    assert done.returncode == 1
+    first, reason, *_ = done.stderr.splitlines()
+    assert first.startswith("rlflow: mine:Brittle-v0 raised in step(): env 0 on worker ")
+    assert ", seed " in first and ", last action " in first
+    assert reason == "  OSError: the cable is loose"
+
+    failed = json.loads(rlflow("tasks", "brittle", "--failed", "--json").stdout)
+    assert failed and all(task["outcome"] == "failed" for task in failed)
+    assert "cable is loose" in rlflow("tasks", "brittle", "--failed").stdout
+
+
+def test_ctrl_c_reaches_the_whole_group_and_nothing_stays(start_rlflow: Start, workdir: Path) -> None:
+    process = start_rlflow("train", "small.yaml", *ON_WORKERS, "stop.env_steps=1000000000")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if " steps " in line and "return" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and "SIGINT: stopped. The last checkpoint is runs/" in err
+    # That no process, socket or shared memory is left is checked after every test (tests/conftest.py).
