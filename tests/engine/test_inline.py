@@ -4,6 +4,7 @@ import bdb
 import gc
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -173,38 +174,33 @@ def test_an_actor_that_waits_for_itself_gets_its_answer():
     assert engine.get(holder.call_me.remote(holder)) == 3
 
 
-def add_100(register):
-    for _ in range(100):
-        register.add.remote()
-
-
 def test_an_actor_serves_one_thread_at_a_time():
     @engine.remote
-    class Register:
+    class Room:
         def __init__(self):
-            self.value = 0
+            self.inside = self.most = 0
 
-        def add(self):
-            before = self.value
-            for _ in range(50):
-                pass
-            self.value = before + 1
+        def visit(self):
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            for _ in range(20):
+                time.sleep(0)  # lets another thread in, if nothing keeps it out
+            self.inside -= 1
 
-        def read(self):
-            return self.value
+        def most_at_once(self):
+            return self.most
 
-    register = Register.remote()
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=add_100, args=(register,)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert engine.get(register.read.remote()) == 400
+    def visit_often():
+        for _ in range(20):
+            room.visit.remote()
+
+    room = Room.remote()
+    threads = [threading.Thread(target=visit_often) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert engine.get(room.most_at_once.remote()) == 1
 
 
 def test_refs_may_die_in_any_thread():
