@@ -24,8 +24,6 @@ class Exported:
     id: bytes
     blob: bytes
     name: str
-    target: Callable[..., Any]
-    """The live object, for an engine that runs in this process."""
 
 
 def export(target: Callable[..., Any]) -> Exported:
@@ -36,7 +34,7 @@ def export(target: Callable[..., Any]) -> Exported:
             blob = cloudpickle.dumps(target, protocol=5)
     except Exception as error:
         raise explain_pickling_failure(target, error, what=f"function or class {name}") from error
-    return Exported(blake2b(blob, digest_size=16).digest(), blob, name, target)
+    return Exported(blake2b(blob, digest_size=16).digest(), blob, name)
 
 
 def split_returns(result: Any, num_returns: int) -> list[Any]:

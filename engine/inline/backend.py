@@ -214,7 +214,7 @@ class InlineBackend:
     ) -> list[StoredObject]:
         actor = self._actors.get(info.actor_id)
         if actor is None:
-            unknown = Exported(b"", b"", info.class_name, _nothing)
+            unknown = Exported(b"", b"", info.class_name)
             actor = InlineActor(info, unknown, ActorOptions(), None, None, {})
             actor.die("this engine does not know it; it lived in an engine that was shut down")
         with actor.lock:
@@ -380,6 +380,3 @@ class InlineBackend:
 def _restarted(actor: InlineActor) -> bytes:
     return dump_engine_error(ActorDiedError(f"actor {actor.info.class_name} was restarted during this call"))
 
-
-def _nothing() -> None:
-    """Stands for the class of an actor nobody knows."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import messages as m
-from ..ids import HANDLE_INDEX
 from ..refs import ObjectRef
 from ..serialization import dumps
 from .objects import put_id
@@ -30,11 +29,13 @@ def pack_arguments(process: ProcessBackend, args: tuple[Any, ...], kwargs: dict[
     deps: list[m.Dep] = []
     pins: list[ObjectRef] = []
     if any(type(value) is ObjectRef for value in args):
-        args = tuple(_dep(process, i, value, deps, pins) if type(value) is ObjectRef else value
-                     for i, value in enumerate(args))
+        pins += [value for value in args if type(value) is ObjectRef]
+        deps += [_dep(process, i, value) for i, value in enumerate(args) if type(value) is ObjectRef]
+        args = tuple(None if type(value) is ObjectRef else value for value in args)
     if kwargs and any(type(value) is ObjectRef for value in kwargs.values()):
-        kwargs = {name: _dep(process, name, value, deps, pins) if type(value) is ObjectRef else value
-                  for name, value in kwargs.items()}
+        pins += [value for value in kwargs.values() if type(value) is ObjectRef]
+        deps += [_dep(process, name, value) for name, value in kwargs.items() if type(value) is ObjectRef]
+        kwargs = {name: None if type(value) is ObjectRef else value for name, value in kwargs.items()}
     serialized = dumps((args, kwargs))
     nested: list[bytes] = []
     for ref in serialized.refs:
@@ -53,11 +54,5 @@ def pack_arguments(process: ProcessBackend, args: tuple[Any, ...], kwargs: dict[
     return Packed(None, [m.Dep(WHOLE, oid, value), *deps], nested, [*pins, ref])
 
 
-def _dep(
-    process: ProcessBackend, slot: int | str, ref: ObjectRef, deps: list[m.Dep], pins: list[ObjectRef]
-) -> None:
-    """Registers a dep; what stands in its place is None."""
-    entry = process.objects.entries[ref.binary()]
-    assert not ref.binary().endswith(HANDLE_INDEX)
-    deps.append(m.Dep(slot, ref.binary(), entry.value))
-    pins.append(ref)
+def _dep(process: ProcessBackend, slot: int | str, ref: ObjectRef) -> m.Dep:
+    return m.Dep(slot, ref.binary(), process.objects.entries[ref.binary()].value)

@@ -51,8 +51,7 @@ class Endpoint:
         self._inbox.bind(session.address(name))
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller = select.poll()  # ZeroMQ's own poller costs three times as much per call
-        self._inbox_fd = self._inbox.getsockopt(zmq.FD)
-        self._poller.register(self._inbox_fd, select.POLLIN)
+        self._poller.register(int(self._inbox.getsockopt(zmq.FD)), select.POLLIN)
         self._poller.register(self._wake_fd, select.POLLIN)
         if watch_fd >= 0:
             self._poller.register(watch_fd, select.POLLIN)

@@ -7,6 +7,8 @@ to :meth:`ProcessBackend._handle`. See ``endpoint.py`` for who leads, ``objects.
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -100,7 +102,7 @@ class ProcessBackend:
             m.Print: self._on_print,
             m.Welcome: self._on_welcome,
         }
-        self.endpoint.post(m.NODE, m.Hello(self.role, _pid()))
+        self.endpoint.post(m.NODE, m.Hello(self.role, os.getpid()))
 
     # ------------------------------------------------------------ submission
 
@@ -364,7 +366,7 @@ class ProcessBackend:
                 self.post_node(m.Hold(borrowed, outcome.worker.encode(), 1))
             for index, value in enumerate(outcome.values):
                 oid = object_id(task, index)
-                if type(value) is not m.Failed and value.refs:
+                if not isinstance(value, m.Failed):
                     for inner in value.refs:
                         self.post_node(m.Hold(inner, oid, 1))
                 arrived(oid, value, outcome.worker)
@@ -384,8 +386,6 @@ class ProcessBackend:
             self.post_node(m.Reconcile(tasks))
 
     def _on_print(self, sender: str, message: m.Print) -> None:
-        import sys
-
         stream = sys.stderr if message.stream == "stderr" else sys.stdout
         stream.write("".join(f"({message.source}) {line}\n" for line in message.text.splitlines()))
 
@@ -438,9 +438,3 @@ class ProcessBackend:
 
 
 _NOTHING = Packed(None, [], [], [])
-
-
-def _pid() -> int:
-    import os
-
-    return os.getpid()

@@ -28,12 +28,7 @@ class _Pin(weakref.ref["NDArray[np.uint8]"]):
 
     __slots__ = ("object_id",)
 
-    def __init__(self, base: NDArray[np.uint8], callback: Callable[[Any], None], object_id: bytes) -> None:
-        super().__init__(base, callback)
-        self.object_id = object_id
-
-    def __new__(cls, base: NDArray[np.uint8], callback: Callable[[Any], None], object_id: bytes) -> _Pin:
-        return super().__new__(cls, base, callback)
+    object_id: bytes
 
 
 class SegmentReader:
@@ -57,10 +52,11 @@ class SegmentReader:
             parts.append(base[at : at + size])
             at += align(size)
         if len(parts) == 1:  # no buffers: unpickling copies everything
-            return loads(memoryview(parts[0])), False
-        pin = _Pin(base, self._dropped, object_id)
+            return loads(parts[0].data), False
+        pin = _Pin(base, self._dropped)
+        pin.object_id = object_id
         self._pins[id(pin)] = pin
-        return loads(memoryview(parts[0]), parts[1:]), True
+        return loads(parts[0].data, parts[1:]), True
 
     def _dropped(self, pin: _Pin) -> None:
         self._pins.pop(id(pin), None)

@@ -224,13 +224,7 @@ class Executor:
             found = self._reader.function(spec.function)
             if found is None:
                 raise EngineError(f"function {spec.name} is not in the control store")
-            try:
-                function = load(found[1])
-            except Exception as error:
-                raise EngineError(
-                    f"{found[0]} cannot be loaded on the worker ({type(error).__name__}: {error}); a module that it "
-                    "needs may be missing there"
-                ) from error
+            function = load(found[1])
             self._functions[spec.function] = function
         return function
 

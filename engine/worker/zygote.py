@@ -56,11 +56,11 @@ class _Zygote:
         daemon, _ = self._listener.accept()
         received = b""
         while True:
-            readable, _, _ = select.select([daemon, self._woken], [], [])
+            readable, _, _ = select.select([daemon.fileno(), self._woken], [], [])
             if self._woken in readable:
                 os.read(self._woken, 4096)
                 self._reap(daemon)
-            if daemon in readable:
+            if daemon.fileno() in readable:
                 data = daemon.recv(65536)
                 if not data:
                     return  # the daemon is gone, and the supervisor takes the rest down
@@ -90,9 +90,9 @@ class _Zygote:
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.close(log)
-            from . import main
+            from .main import run
 
-            code = main.run(self._session, worker)
+            code = run(self._session, worker)
         except BaseException:
             traceback.print_exc()
         finally:
