@@ -58,7 +58,9 @@ def init(
     if _backend is not None:
         if ignore_reinit_error:
             return current_backend().context()
-        raise EngineStateError("the engine is initialised already; call shutdown() first, or pass ignore_reinit_error=True")
+        raise EngineStateError(
+            "the engine is initialised already; call shutdown() first, or pass ignore_reinit_error=True"
+        )
     if backend == "inline":
         from .inline import InlineBackend
 

@@ -46,13 +46,11 @@ def start_local(
         preload=list(preload),
         sys_path=[os.path.abspath(entry) for entry in sys.path],
     )
-    supervisor = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("supervisor.py")), session.folder],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=open(session.log("supervisor"), "wb"),
-        start_new_session=True,
-    )
+    with open(session.log("supervisor"), "wb") as log:
+        supervisor = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("supervisor.py")), session.folder],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+        )
     backend = LocalBackend(session, supervisor)
     try:
         backend.await_welcome()

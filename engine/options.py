@@ -54,9 +54,10 @@ class ActorOptions:
     max_restarts: int = 0
 
 
-NOT_YET = frozenset(
-    ["memory", "retry_exceptions", "max_calls", "max_task_retries", "max_concurrency", "max_pending_calls", "lifetime", "runtime_env", "checkpoint_every", "accelerator_type", "label_selector", "placement_group", "concurrency_groups"]
-)
+NOT_YET = frozenset({
+    "memory", "retry_exceptions", "max_calls", "max_task_retries", "max_concurrency", "max_pending_calls", "lifetime",
+    "runtime_env", "checkpoint_every", "accelerator_type", "label_selector", "placement_group", "concurrency_groups",
+})
 """Names that Ray has and this engine does not have yet; they raise by name instead of being ignored."""
 
 

@@ -84,7 +84,9 @@ class ActorClass:
         return other
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"actor class {self.__qualname__} cannot be instantiated directly: use {self.__name__}.remote(...)")
+        raise TypeError(
+            f"actor class {self.__qualname__} cannot be instantiated directly: use {self.__name__}.remote(...)"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _blank, (ActorClass,), {"_cls": self._cls, "_options": self._options}

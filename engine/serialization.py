@@ -221,6 +221,6 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
         parts += [(f".{name}", functions_globals[name]) for name in code.co_names if name in functions_globals]
         parts += [(f".<default {i}>", item) for i, item in enumerate(value.__defaults__ or ())]
     elif isinstance(value, type):
-        parts += [(f".{name}", item) for name, item in vars(value).items() if not name.startswith("__") or callable(item)]
-    parts += [(f".{name}", item) for name, item in getattr(value, "__dict__", {}).items() if not isinstance(value, type)]
+        return [(f".{name}", item) for name, item in vars(value).items() if not name.startswith("__") or callable(item)]
+    parts += [(f".{name}", item) for name, item in getattr(value, "__dict__", {}).items()]
     return parts
