@@ -79,9 +79,13 @@ class ControlStore:
         self._next_event += 1
         self._others.append(("events", key, m.encode(Event(time.time(), kind, subject, detail))))
 
+    def gathered(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self._specs or self._outcomes or self._others)
+
     def commit(self) -> None:
         """Writes what was gathered in one transaction; raises lmdb.Error when the disk or the map is full."""
-        if not (self._specs or self._outcomes or self._others):
+        if not self.gathered():
             return
         with self._env.begin(write=True) as txn:
             if self._specs:

@@ -8,6 +8,7 @@ store, and only then sends what they decided. So whatever a process learns from 
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from .scheduler import Scheduler, Task
 
 FRAMES_PER_TURN = 64
 REVOKE_AFTER_MS = 5
+COMMIT_AFTER_MS = 5
+"""Outcomes whose owners know them already wait this long for company in a transaction."""
+
 FAILED_STARTS = 3
 HIGH_CPU = 64
 
@@ -94,42 +98,53 @@ class Daemon:
     # ------------------------------------------------------------ the loop
 
     def run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._inbox, zmq.POLLIN)
-        poller.register(self.pool.fileno(), zmq.POLLIN)
+        poller = select.poll()  # on the inbox's fd, which is edge-triggered: only after it has been drained
+        poller.register(int(self._inbox.getsockopt(zmq.FD)), select.POLLIN)
+        poller.register(self.pool.fileno(), select.POLLIN)
         self._decide()
         while not self._stopping:
-            events = poller.poll(REVOKE_AFTER_MS if self.scheduler.has_pipelined() else None)
-            if not events:
-                for worker in self.scheduler.overdue():
-                    self._post(worker, m.Revoke())
-            for _ in range(FRAMES_PER_TURN):
-                try:
-                    frame = m.decode_node_frame(self._inbox.recv(zmq.NOBLOCK))
-                except zmq.Again:
-                    break
-                for message in frame.messages:
-                    self._handlers[type(message)](frame.sender, message)
-            for process, status in self.pool.poll():
-                self._worker_ended(process, status)
+            if self._receive():
+                self._decide()
+                continue
+            pipelined = self.scheduler.has_pipelined()
+            timeout = REVOKE_AFTER_MS if pipelined else COMMIT_AFTER_MS if self.store.gathered() else None
+            events = poller.poll(timeout)
+            if any(fd == self.pool.fileno() for fd, _ in events):
+                for process, status in self.pool.poll():
+                    self._worker_ended(process, status)
+            elif not events:
+                self.store.commit()
+                if pipelined:
+                    for worker in self.scheduler.overdue():
+                        self._post(worker, m.Revoke())
+            self._receive()
             self._decide()
         self.store.add_event("stopped", self.session.driver)
         self.store.close()
         self._context.destroy(linger=0)
+
+    def _receive(self) -> bool:
+        """Handles the frames that are there, up to a bound; False when there was none."""
+        for received in range(FRAMES_PER_TURN):
+            try:
+                frame = m.decode_node_frame(self._inbox.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return received > 0
+            for message in frame.messages:
+                self._handlers[type(message)](frame.sender, message)
+        return True
 
     def _decide(self) -> None:
         """Plan, commit, send: in this order."""
         plan = self.scheduler.plan()
         for worker, tasks in plan.dispatch.items():
             self._post(worker, m.Execute([self._assignment(task) for task in tasks]))
-        for worker in plan.revoke:
-            self._post(worker, m.Revoke())
         for worker in plan.stop_workers:
             self._dismiss(worker)
         if plan.start_workers:
             self.pool.start(plan.start_workers)
-        self.store.commit()
         if self._out:
+            self.store.commit()
             out, self._out = self._out, {}
             for peer, messages in out.items():
                 self._send(peer, messages)
