@@ -127,28 +127,28 @@ class PPO(Algorithm):
         Returns:
             the scalar, and statistics by name (scalars; may be empty unless ``batch.report``).
         """
-        from torch.nn.functional import mse_loss
-
+        count = len(batch.advantages)
         log_ratio = outputs.distribution.log_prob(batch.actions) - batch.old_log_probs
         ratio = log_ratio.exp()
         # min(r·A, clip(r, 1−ε, 1+ε)·A) = A · clip(r, low, high): only the side A could gain from is bounded.
-        policy_loss = -batch.advantages.dot(ratio.clamp(batch.ratio_low, batch.ratio_high)) / len(ratio)
+        surrogate = batch.advantages.dot(ratio.clamp(batch.ratio_low, batch.ratio_high))
 
-        value_loss = mse_loss(outputs.values, batch.returns)
+        error = outputs.values - batch.returns
+        squared_error = error.dot(error)
         if batch.clip_range_value is not None:
             moved = (outputs.values - batch.old_values).clamp(-batch.clip_range_value, batch.clip_range_value)
             clipped = batch.old_values + moved - batch.returns
-            value_loss = (outputs.values - batch.returns).square().maximum(clipped.square()).mean()
+            squared_error = error.square().maximum(clipped.square()).sum()
 
-        total = policy_loss + self.config.value_coef * value_loss
+        total = (self.config.value_coef * squared_error - surrogate) / count
         if batch.entropy_coef:
             total = total - batch.entropy_coef * outputs.distribution.entropy().mean()
         if not batch.report:
             return total, {}
         log_ratio, ratio = log_ratio.detach(), ratio.detach()
         return total, {
-            "policy_loss": policy_loss.detach(),
-            "value_loss": value_loss.detach(),
+            "policy_loss": -surrogate.detach() / count,
+            "value_loss": squared_error.detach() / count,
             "entropy": outputs.distribution.entropy().detach().mean(),
             "kl": (ratio - 1.0 - log_ratio).mean(),  # k3 of http://joschu.net/blog/kl-approx.html
             "clip_fraction": ((ratio - 1.0).abs() > batch.clip_range).float().mean(),

@@ -172,19 +172,16 @@ def _account(
     state: RolloutState, rewards: Floats, done: Bools, valid: Bools
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], list[float], list[int]]:
     """Running (returns [B], lengths [B]) after the rollout, and those of the episodes that ended in it."""
-    ended = [(int(t), int(i)) for t, i in zip(*np.nonzero(done & valid), strict=True)]
-    starts = np.zeros(rewards.shape[1], np.int64)
-    returns, lengths = state.returns.copy(), state.lengths.copy()
-    episode_returns, episode_lengths = [], []
-    for t, i in ended:
-        part = slice(starts[i], t + 1)
-        episode_returns.append(float(returns[i] + rewards[part, i].sum(dtype=np.float64)))
-        episode_lengths.append(int(lengths[i] + valid[part, i].sum()))
-        returns[i], lengths[i], starts[i] = 0.0, 0, t + 1
-    for i, start in enumerate(starts):
-        returns[i] += rewards[start:, i].sum(dtype=np.float64)
-        lengths[i] += valid[start:, i].sum()
-    return returns, lengths, episode_returns, episode_lengths
+    all_returns = state.returns + np.cumsum(rewards * valid, axis=0, dtype=np.float64)
+    all_lengths = state.lengths + np.cumsum(valid, axis=0)
+    before_returns, before_lengths = np.zeros_like(state.returns), np.zeros_like(state.lengths)
+    episode_returns: list[float] = []
+    episode_lengths: list[int] = []
+    for t, i in zip(*np.nonzero(done & valid), strict=True):
+        episode_returns.append(float(all_returns[t, i] - before_returns[i]))
+        episode_lengths.append(int(all_lengths[t, i] - before_lengths[i]))
+        before_returns[i], before_lengths[i] = all_returns[t, i], all_lengths[t, i]
+    return all_returns[-1] - before_returns, all_lengths[-1] - before_lengths, episode_returns, episode_lengths
 
 
 _KEPT_RUNS = 4

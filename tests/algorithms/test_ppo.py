@@ -108,18 +108,6 @@ def test_evaluation_is_deterministic_and_does_not_touch_training():
     assert numbers(algorithm.training_step()) == numbers(other.training_step())
 
 
-def test_learns_cartpole():
-    algorithm = started(
-        num_envs=8, env_groups=1, rollout_length=32, minibatch_size=256, epochs=20, gamma=0.98,
-        gae_lambda=0.8,
-        policy_hidden=(64, 64), value_hidden=(64, 64), clip_range="linear(0.2, 0)", entropy_coef=0.0,
-    )
-    algorithm.total_env_steps = 30_000
-    while algorithm.env_steps < algorithm.total_env_steps:
-        algorithm.training_step()
-    assert algorithm.evaluate(10, seed=0).mean_return > 250.0  # 500 with the 100k steps it takes
-
-
 def test_options_of_the_loss_run():
     algorithm = started(clip_range_value=0.2, target_kl=1e-6, normalize_advantage=False, activation="relu")
     stopped = algorithm.training_step()
