@@ -109,7 +109,9 @@ def keep(record: dict[str, Any], side: str, samples: Samples) -> None:
 
 
 def describe_failure(record: dict[str, Any]) -> str:
-    error: str = record["error"].splitlines()[0]
+    lines: list[str] = record["error"].splitlines()
+    # An error from a worker is a traceback: where it was, and last what it was.
+    error = lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"
     return error if record["status"] == "unsupported" else f"{record['status']}: {error}"
 
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
-BACKENDS = ["inline"]
-if importlib.util.find_spec("rlflow.engine.local"):
-    BACKENDS.append("local")
 
 
 def run_program(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,13 +23,12 @@ def run_to_json(name: str, path: Path, *arguments: str) -> tuple[str, dict[str, 
     return done.stdout, document
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_engine_workloads_give_a_row_each(tmp_path: Path, backend: str) -> None:
+def test_engine_workloads_give_a_row_each(tmp_path: Path) -> None:
     chosen = ["init to first", "tasks, 1 client", "task round trip", "actor call, sync", "put arrays of 1 MB"]
     only = [word for name in chosen for word in ("--only", name)]
     printed, document = run_to_json(
         "engine_vs_ray.py", tmp_path / "result.json", *only,
-        "--backend", backend, "--rounds", "2", "--seconds", "0.02", "--cpus", "2",
+        "--rounds", "2", "--seconds", "0.02", "--cpus", "2",
     )
     rows = {row["workload"]: row for row in document["rows"]}
     assert all(any(name in row for row in rows) for name in chosen)
@@ -81,10 +74,9 @@ def test_an_unknown_workload_is_refused_with_the_known_ones() -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("backend", BACKENDS[-1:])
-def test_ppo_run_gives_all_figures(tmp_path: Path, backend: str) -> None:
+def test_ppo_run_gives_all_figures(tmp_path: Path) -> None:
     printed, document = run_to_json(
-        "ppo_vs_sb3.py", tmp_path / "result.json", "--seeds", "3", "--steps", "600", "--backend", backend
+        "ppo_vs_sb3.py", tmp_path / "result.json", "--seeds", "3", "--steps", "600"
     )
     (run,) = document["runs"]["ours"]
     assert run["status"] == "ok", run
