@@ -125,7 +125,7 @@ class PlainProgress(_Narration):
         ]
         shown.insert(2, f"{_formatted(metrics, 'steps_per_second', '{:,.0f}')} steps/s")
         left = "" if done else self._remaining(steps)
-        head = f"{steps:>9,.0f} steps {min(steps / self._total, 1):4.0%}" + (f", {left}" if left else "")
+        head = f"{steps:>9,.0f} steps {_percent(steps, self._total):>4}" + (f", {left}" if left else "")
         self._say(Text(f"{head}: {', '.join(shown)}"))
 
     def on_stopping(self, signal_name: str) -> None:
@@ -207,7 +207,7 @@ class LiveProgress(_Narration):
         rate = _formatted(self._metrics, "steps_per_second", "{:,.0f}")
         tail = f"{steps:,.0f} steps · {rate} steps/s · {took if done else self._remaining(steps) or took}"
         bar = ProgressBar(total=self._total, completed=min(steps, self._total))
-        grid.add_row(f"{min(steps / self._total, 1):.0%}", bar, tail)
+        grid.add_row(_percent(steps, self._total), bar, tail)
         return grid
 
     def _numbers(self) -> Table:
@@ -247,6 +247,11 @@ def _formatted(metrics: Mapping[str, float], key: str, form: str) -> str:
     return "–" if value is None or not math.isfinite(value) else form.format(value)
 
 
+def _percent(steps: float, total: int) -> str:
+    """Rounded down: 100 % is said when it is reached and not before."""
+    return f"{min(int(100 * steps / total), 100)}%"
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -258,5 +263,5 @@ def interruption_notice(signal_name: str, checkpoint: Path | None, run: Path | N
     if checkpoint is not None:
         return f"{signal_name}: stopped. The last checkpoint is {shown_path(checkpoint)}"
     if run is not None:
-        return f"{signal_name}: stopped before there was anything to save; the run folder is {shown_path(run)}"
+        return f"{signal_name}: stopped, without a checkpoint. The run folder is {shown_path(run)}"
     return f"{signal_name}: stopped"
