@@ -58,6 +58,7 @@ class ControlStore:
             self._next_event = txn.stat(self._tables["events"])["entries"]
         self._specs: dict[bytes, msgspec.Raw] = {}
         self._outcomes: dict[bytes, msgspec.Raw] = {}
+        self._stored: dict[bytes, m.Value] = {}
         self._others: list[tuple[str, bytes, bytes]] = []
 
     # Gathered until the next commit; visible to readers only after it.
@@ -72,7 +73,7 @@ class ControlStore:
         self._others.append(("functions", function_id, m.encode([name, blob])))
 
     def add_stored(self, object_id: bytes, value: m.Value) -> None:
-        self._others.append(("stored", object_id, m.encode(value)))
+        self._stored[object_id] = value
 
     def add_event(self, kind: str, subject: str, detail: str = "") -> None:
         key = self._next_event.to_bytes(8, "big")
@@ -81,7 +82,7 @@ class ControlStore:
 
     def gathered(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self._specs or self._outcomes or self._others)
+        return bool(self._specs or self._outcomes or self._stored or self._others)
 
     def commit(self) -> None:
         """Writes what was gathered in one transaction; raises lmdb.Error when the disk or the map is full."""
@@ -92,11 +93,14 @@ class ControlStore:
                 txn.cursor(self._tables["specs"]).putmulti(list(self._specs.items()))
             if self._outcomes:
                 txn.cursor(self._tables["outcomes"]).putmulti(list(self._outcomes.items()))
+            for object_id, stored in self._stored.items():
+                txn.put(object_id, m.encode(stored), db=self._tables["stored"])
             for table, key, value in self._others:
                 txn.put(key, value, db=self._tables[table])
         # Only now: a failed transaction is kept whole and tried again.
         self._specs.clear()
         self._outcomes.clear()
+        self._stored.clear()
         self._others.clear()
 
     def outcome(self, task: bytes) -> m.Outcome | None:
@@ -114,6 +118,8 @@ class ControlStore:
         if outcome is not None:
             index = int.from_bytes(object_id[14:], "big")
             return outcome.values[index] if index < len(outcome.values) else None
+        if object_id in self._stored:
+            return self._stored[object_id]
         with self._env.begin(db=self._tables["stored"], buffers=True) as txn:
             raw = txn.get(object_id)
             return None if raw is None else m.decode_value(raw)

@@ -229,7 +229,7 @@ class Daemon:
 
     def _on_ask(self, sender: str, ask: m.Ask) -> None:
         amounts = self.scheduler.free if ask.what == "available" else self.scheduler.capacity
-        self._post(sender, m.Answer(ask.token, {name: max(0, n) / UNITS for name, n in amounts.items() if n > 0}))
+        self._post(sender, m.Answer(ask.token, {name: max(0, n) / UNITS for name, n in amounts.items()}))
 
     # ------------------------------------------------------------ tasks
 
@@ -434,9 +434,12 @@ class Daemon:
 
     def _on_watch_actor(self, sender: str, watch: m.WatchActor) -> None:
         actor = self.actors.get(watch.actor)
-        if actor is not None:
-            actor.watchers.add(sender)
-            self._post(sender, actor.message())
+        if actor is None:
+            error = f"actor {watch.actor.hex()} is unknown here: it lived in an engine that was shut down"
+            self._post(sender, m.ActorState(watch.actor, "", error, b"", 0))
+            return
+        actor.watchers.add(sender)
+        self._post(sender, actor.message())
 
     def _on_actor_started(self, sender: str, message: m.ActorStarted) -> None:
         actor = self.actors.get(message.actor)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import messages as m
+from ..ids import object_id
 from ..refs import ObjectRef
 from ..serialization import dumps
-from .objects import put_id
 
 if TYPE_CHECKING:
     from .process import ProcessBackend
@@ -45,14 +45,10 @@ def pack_arguments(process: ProcessBackend, args: tuple[Any, ...], kwargs: dict[
     value = process.pack(serialized)
     if isinstance(value, m.Inline):
         return Packed(value, deps, nested, pins)
-    oid = put_id(process.scope.next_task())
-    ref = process.objects.own(oid, value)
-    entry = process.objects.entries[oid]
-    entry.tracked = True
-    entry.pins = serialized.refs or None
-    process.post_node(m.Stored(oid, value))
-    return Packed(None, [m.Dep(WHOLE, oid, value), *deps], nested, [*pins, ref])
+    ref = process.objects.own_put(object_id(process.scope.next_task(), 0), value, serialized.refs)
+    return Packed(None, [m.Dep(WHOLE, ref.binary(), value), *deps], nested, [*pins, ref])
 
 
 def _dep(process: ProcessBackend, slot: int | str, ref: ObjectRef) -> m.Dep:
-    return m.Dep(slot, ref.binary(), process.objects.entries[ref.binary()].value)
+    (entry,) = process.entries_of((ref,))
+    return m.Dep(slot, ref.binary(), entry.value)

@@ -22,7 +22,7 @@ from ..refs import ObjectRef
 class Entry:
     """One object as this process sees it."""
 
-    __slots__ = ("asked", "callbacks", "count", "owned", "pins", "registered", "tracked", "value", "worker")
+    __slots__ = ("asked", "callbacks", "count", "is_put", "owned", "pins", "registered", "tracked", "value", "worker")
 
     def __init__(self, owned: bool, count: int) -> None:
         self.owned = owned
@@ -31,6 +31,8 @@ class Entry:
         self.worker = ""
         """Who produced it."""
         self.tracked = False
+        self.is_put = False
+        """Made by ``put``: it has no producer whose outcome would hold the value."""
         self.registered = 0
         self.asked = False
         self.callbacks: list[Callable[[], None]] | None = None
@@ -48,10 +50,20 @@ class ObjectTable:
         self.release = self.released.append
         self.lock = threading.RLock()
 
-    def own(self, object_id: bytes, value: m.Value | None = None) -> ObjectRef:
-        """A new object of this process, with its first ref."""
+    def own(self, object_id: bytes) -> ObjectRef:
+        """A new object of this process that a task will make, with its first ref."""
+        self.entries[object_id] = Entry(True, 1)
+        return ObjectRef(object_id, self.release)
+
+    def own_put(self, object_id: bytes, value: m.Inline | m.Shm, inner: list[ObjectRef]) -> ObjectRef:
+        """A new object with its value, and the refs inside it; large ones are announced to the node at once."""
         entry = self.entries[object_id] = Entry(True, 1)
         entry.value = value
+        entry.is_put = True
+        entry.pins = inner or None
+        if isinstance(value, m.Shm):
+            entry.tracked = True
+            self._post(m.Stored(object_id, value))
         return ObjectRef(object_id, self.release)
 
     def adopt(self, object_id: bytes, held_by_container: bool) -> ObjectRef:
@@ -132,7 +144,7 @@ class ObjectTable:
             if entry is None or not entry.owned or entry.tracked:
                 return
             entry.tracked = True
-            if entry.value is not None and object_id[-2:] == PUT_INDEX:
+            if entry.value is not None and entry.is_put:
                 self._post(m.Stored(object_id, entry.value))
 
     def drain(self) -> None:
@@ -171,12 +183,3 @@ class ObjectTable:
         with self.lock:
             self.entries.clear()
             self.released.clear()
-
-
-PUT_INDEX = b"\xff\xfe"
-"""Return index of objects made by ``put``: they have no producer whose outcome would hold the value."""
-
-
-def put_id(task: bytes) -> bytes:
-    return task + PUT_INDEX
-

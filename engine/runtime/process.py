@@ -32,7 +32,7 @@ from ..store.reader import SegmentReader
 from .actor_calls import ActorCalls, PendingCall
 from .arguments import Packed, pack_arguments
 from .endpoint import Endpoint
-from .objects import Entry, ObjectTable, put_id
+from .objects import Entry, ObjectTable
 
 SPECS_PER_BATCH = 128
 MAX_UNFINISHED = 500_000
@@ -215,7 +215,7 @@ class ProcessBackend:
         return refs
 
     def kill_actor(self, actor: ActorInfo, no_restart: bool) -> None:
-        self.calls.watch(actor.actor_id)
+        self.calls.watch(actor.actor_id).worker = ""  # later calls wait to hear what became of it
         self.post_node(m.KillActor(actor.actor_id, no_restart))
         self.endpoint.flush()
 
@@ -223,17 +223,9 @@ class ProcessBackend:
 
     def put(self, value: Any) -> ObjectRef:
         serialized = dumps(value)
-        oid = put_id(self.scope.next_task())
-        for ref in serialized.refs:
-            self.objects.escape(ref)
-        stored = self.pack(serialized)
-        ref = self.objects.own(oid, stored)
-        entry = self.objects.entries[oid]
-        if isinstance(stored, m.Shm):
-            entry.tracked = True
-            self.post_node(m.Stored(oid, stored))
-        entry.pins = serialized.refs or None
-        return ref
+        for inner in serialized.refs:
+            self.objects.escape(inner)
+        return self.objects.own_put(object_id(self.scope.next_task(), 0), self.pack(serialized), serialized.refs)
 
     def pack(self, serialized: Any) -> m.Inline | m.Shm:
         """A serialised value as it travels: inline when it is small, in this process's arena otherwise."""
@@ -250,7 +242,7 @@ class ProcessBackend:
             return self.arena.write(serialized, refs)
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
-        entries = self._entries(refs)
+        entries = self.entries_of(refs)
         if any(entry.value is None for entry in entries) and not self._wait_for_all(refs, entries, timeout):
             missing = [ref for ref, entry in zip(refs, entries, strict=True) if entry.value is None]
             raise GetTimeoutError(
@@ -275,7 +267,7 @@ class ProcessBackend:
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        entries = self._entries(refs)
+        entries = self.entries_of(refs)
         wanted = min(num_returns, len(refs))
 
         def ready() -> bool:
@@ -298,7 +290,7 @@ class ProcessBackend:
             raise EngineStateError(self.failure)
         return done
 
-    def _entries(self, refs: Sequence[ObjectRef]) -> list[Entry]:
+    def entries_of(self, refs: Sequence[ObjectRef]) -> list[Entry]:
         entries = self.objects.entries
         try:
             return [entries[ref._id] for ref in refs]
@@ -336,7 +328,7 @@ class ProcessBackend:
 
     def future(self, ref: ObjectRef) -> Future[Any]:
         future: Future[Any] = Future()
-        (entry,) = self._entries((ref,))
+        (entry,) = self.entries_of((ref,))
 
         def arrived() -> None:
             try:

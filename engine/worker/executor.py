@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -45,7 +46,7 @@ class Executor:
         self._description = description
         self._queue: deque[m.Assignment | m.Spec] = deque()
         self._raw_calls: dict[bytes, msgspec.Raw] = {}
-        self._call_log: deque[msgspec.Raw] = deque()
+        self._call_log: deque[tuple[msgspec.Raw, msgspec.Raw]] = deque()
         self._leaving = False
         self._functions: dict[bytes, Callable[..., Any]] = {}
         self._reader: StoreReader | None = None
@@ -111,10 +112,10 @@ class Executor:
         return returned
 
     def _log_calls(self) -> None:
-        log = self._call_log
         batch: list[msgspec.Raw] = []
-        while len(log) >= 2:
-            batch += (log.popleft(), log.popleft())
+        with suppress(IndexError):  # main and background thread may both be here
+            while True:
+                batch += self._call_log.popleft()
         if batch:
             self._backend.post_node(m.Logged(batch))
 
@@ -251,7 +252,7 @@ class Executor:
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
         endpoint.batch(spec.owner, m.RawResults, raw)
-        self._call_log.extend((self._raw_calls.pop(spec.task), raw))
+        self._call_log.append((self._raw_calls.pop(spec.task), raw))
         now = time.perf_counter()
         if not self._queue or now - self._reported_at > REPORT_SECONDS:
             self._reported_at = now

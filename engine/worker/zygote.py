@@ -94,10 +94,11 @@ class _Zygote:
 
             code = run(self._session, worker)
         except BaseException:
-            traceback.print_exc()
+            traceback.print_exc(file=sys.__stderr__)  # the worker's log, which the report of its death quotes
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            assert sys.__stdout__ is not None and sys.__stderr__ is not None
+            sys.__stdout__.flush()
+            sys.__stderr__.flush()
             os._exit(code)
 
     def _reap(self, daemon: socket.socket) -> None:
