@@ -152,7 +152,7 @@ class LiveProgress(_Narration):
     def on_start(self, start: RunStart) -> None:
         super().on_start(start)
         self._console.print()
-        self._show(Live(console=self._console, get_renderable=self._render, refresh_per_second=8))
+        self._show(Live(console=self._console, get_renderable=self.render, refresh_per_second=8))
 
     def on_iteration(self, metrics: Mapping[str, float]) -> None:
         super().on_iteration(metrics)
@@ -186,7 +186,8 @@ class LiveProgress(_Narration):
         if live is not None:
             live.start()
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """The display as it looks now."""
         steps = self._metrics.get("env_steps", 0.0)
         lines: list[RenderableType] = [self._bar(steps)]
         if self._metrics:

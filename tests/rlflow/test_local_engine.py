@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rlflow as package
+from rlflow.callbacks import Callback, RunStart
+from rlflow.engine.control_store import StoreReader
 from rlflow.run_folder import RunFolder
 from rlflow.task_history import read_history, short_id, total_by_function
 
@@ -83,3 +86,41 @@ def test_ctrl_c_reaches_the_whole_group_and_nothing_stays(start_rlflow: Start, w
     assert process.returncode == 130, err
     assert "Traceback" not in err and "SIGINT: stopped. The last checkpoint is runs/" in err
     # That no process, socket or shared memory is left is checked after every test (tests/conftest.py).
+
+
+class KillsARolloutWorker(Callback):
+    """After the second iteration, kills a process that ran rollouts, as the kernel would when memory runs out."""
+
+    def __init__(self) -> None:
+        self.killed: list[str] = []
+        self._iterations = 0
+
+    def on_start(self, start: RunStart) -> None:
+        self._store = start.folder.store
+
+    def on_iteration(self, metrics: Mapping[str, float]) -> None:
+        self._iterations += 1
+        if self._iterations != 2:
+            return
+        with StoreReader(self._store) as reader:
+            worker = next(task.worker for task in reader.tasks() if task.function == "rollout" and task.worker)
+            joined = next(
+                event.detail for event in reader.events() if (event.kind, event.subject) == ("joined", worker)
+            )
+        os.kill(int(joined.rpartition("pid ")[2]), signal.SIGKILL)
+        self.killed.append(worker)
+
+
+def test_a_killed_rollout_worker_changes_no_number(workdir: Path) -> None:
+    def run(backend: str, *callbacks: Callback) -> package.Run:
+        return package.train(
+            "ppo", env="CartPole-v1", seed=3, num_envs=4, env_groups=2, rollout_length=32, minibatch_size=64, epochs=2,
+            stop={"env_steps": 600}, evaluation={"episodes": 2}, engine={"backend": backend, "num_cpus": 2},
+            progress=False, callbacks=callbacks,
+        )  # fmt: skip
+
+    killer = KillsARolloutWorker()
+    survivor, undisturbed = run("local", killer), run("inline")
+    assert killer.killed
+    assert survivor.evaluation == undisturbed.evaluation
+    assert [row["policy_loss"] for row in survivor.metrics] == [row["policy_loss"] for row in undisturbed.metrics]
