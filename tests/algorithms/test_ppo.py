@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlflow import engine
 from rlflow.algorithms.errors import StateError
 from rlflow.algorithms.ppo import PPO, PPOConfig
+from rlflow.algorithms.rollout import Trajectory
 
 SMALL: dict[str, Any] = {
     "env": "CartPole-v1", "num_envs": 4, "env_groups": 2, "rollout_length": 16, "minibatch_size": 32,
@@ -129,6 +132,27 @@ class Wide(PPO):
     def make_policy(self, observation_space, action_space):
         policy = super().make_policy(observation_space, action_space)
         return type(policy)(observation_space, action_space, policy_hidden=(7,), value_hidden=(9, 9))
+
+
+def doubled(trajectory: Trajectory) -> Trajectory:
+    return dataclasses.replace(trajectory, rewards=trajectory.rewards * 2)
+
+
+class DoubleReward(PPO):
+    """Other experience and another metric."""
+
+    def collect(self):
+        trajectories, reports = super().collect()
+        return [engine.remote(doubled).remote(trajectory) for trajectory in trajectories], reports
+
+    def training_step(self):
+        return {**super().training_step(), "answer": 42.0}
+
+
+def test_subclasses_override_collect_and_training_step():
+    plain, double = started().training_step(), started(DoubleReward).training_step()
+    assert double["answer"] == 42.0 and double["env_steps"] == plain["env_steps"]
+    assert double["value_loss"] > plain["value_loss"]
 
 
 def test_subclasses_override_loss_and_policy():
