@@ -23,7 +23,7 @@ from .policies.torch_heads import TorchDistribution, torch_distribution
 Loss = Callable[["Outputs", Any], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outputs:
     """What a loss may depend on, for N observations."""
 
@@ -96,7 +96,7 @@ class OutputLearner:
         networks = self._networks
         gradients = torch.autograd.grad(scalar, leaves, allow_unused=True)
         arrays = [  # a loss may leave an output out
-            np.zeros(tuple(leaf.shape), np.float32) if gradient is None else gradient.contiguous().numpy()
+            gradient.numpy() if gradient is not None else np.zeros(tuple(leaf.shape), np.float32)
             for gradient, leaf in zip(gradients, leaves, strict=True)
         ]
         networks.policy.backward(arrays[0])
