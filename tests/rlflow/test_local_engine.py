@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 import rlflow as package
 from rlflow.callbacks import Callback, RunStart
 from rlflow.engine.control_store import StoreReader
@@ -75,16 +77,22 @@ def test_a_failed_task_is_reported_and_found_in_the_history(rlflow: Command, wor
     assert "cable is loose" in rlflow("tasks", "brittle", "--failed").stdout
 
 
-def test_ctrl_c_reaches_the_whole_group_and_nothing_stays(start_rlflow: Start, workdir: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_run_and_leaves_no_process(
+    start_rlflow: Start, workdir: Path, number: signal.Signals, code: int
+) -> None:
     process = start_rlflow("train", "small.yaml", *ON_WORKERS, "stop.env_steps=1000000000")
     assert process.stdout is not None
     for line in process.stdout:
         if " steps " in line and "return" in line:
             break
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # what a terminal does: every process of the group gets it
+    else:
+        process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err and "SIGINT: stopped. The last checkpoint is runs/" in err
+    assert process.returncode == code, err
+    assert "Traceback" not in err and f"{number.name}: stopped. The last checkpoint is runs/" in err
     # That no process, socket or shared memory is left is checked after every test (tests/conftest.py).
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,28 @@ def test_an_interrupt_while_evaluating_ends_at_once(workdir: Path) -> None:
         rlflow.train("ppo", **SMALL, progress=False, callbacks=[listener])
     assert listener.heard[-2:] == ["evaluate 2", "end"]
     assert caught.value.checkpoint is not None
+
+
+class Impatient(SignalsItself):
+    """Sends the signal again as soon as the first one was noticed."""
+
+    def on_stopping(self, signal_name: str) -> None:
+        super().on_stopping(signal_name)
+        os.kill(os.getpid(), self._number)
+
+
+def test_a_second_interrupt_does_not_wait_for_the_iteration(workdir: Path) -> None:
+    listener = Impatient(signal.SIGINT)
+    with pytest.raises(TrainingInterrupted) as caught:
+        rlflow.train("ppo", **SMALL, progress=False, callbacks=[listener])
+    assert listener.heard == ["start 600", "iteration", "iteration", "SIGINT", "end"]
+    assert caught.value.checkpoint is None
+    assert not engine.is_initialized()
+
+
+def test_a_run_in_another_thread_leaves_signals_alone(workdir: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(rlflow.train, "ppo", **SMALL, progress=False).result()
+    assert run.evaluation is not None
+    assert signal.getsignal(signal.SIGINT) is before
