@@ -9,12 +9,15 @@ pipelined: a worker's queue is filled up to ``PIPELINE_SECONDS`` of estimated wo
 function), so that the round trip to the node does not bound the rate. A function never timed before counts as
 long. What turned out to be queued behind a long task can be revoked for an idle worker.
 
-*Fairness.* Shapes are served by the age of their oldest task. When the oldest does not fit, the resources it lacks
-are reserved: younger shapes that need them get nothing, not even a refill, until it fits. Only what actors do not
-hold can be reserved, or a task waiting for an actor's CPU would stop everything else.
+*Fairness.* Shapes are served by the age of their oldest task. When the oldest does not fit, what it lacks is
+reserved: younger shapes that need it get nothing, not even a refill. Once that is there it stays set aside until the
+task is handed out, or two resources could be taken from it by turns. Nothing is reserved for a task that would need what actors hold, or what tasks blocked in ``get`` hold (they may be
+waiting for one of the younger ones), or it would stop everything else.
 
 *Nesting.* A task blocked in ``get`` gives back its CPUs and its queue. The worker may then run, on top of the
-blocked task, a task that this one waits for: depth first, so nesting needs no new process per level.
+blocked task, a task that this one waits for: depth first, so nesting needs no new process per level. Messages cross:
+what was queued at a worker while it blocked is not ``nested`` and comes back, because run on top it might wait for
+the task beneath it; a nested task that arrives after the ``get`` has ended waits behind the task that resumed.
 
 Invariants (tested with hypothesis): a lease is granted only from what is free; a task is in exactly one place;
 every feasible task is eventually handed out. One exception to the first, as in Ray: a task that resumes after
@@ -33,12 +36,17 @@ from typing import Any
 
 PIPELINE_SECONDS = 0.002
 PIPELINE_TASKS = 512
+"""Tasks queued at one worker at most."""
+
 TASK_OVERHEAD = 5e-6
 """Seconds a task costs a worker beside the function itself."""
 
 SMOOTHING = 0.2
+"""Weight of the newest duration in a function's average."""
+
 NEST_LOOKAHEAD = 64
 MAX_WORKERS = 512
+"""Actors not counted."""
 
 WAITING, QUEUED, ASSIGNED, GONE = range(4)
 
@@ -46,7 +54,10 @@ WAITING, QUEUED, ASSIGNED, GONE = range(4)
 class Task:
     """A task as the node sees it. ``payload`` is the daemon's and not looked at here."""
 
-    __slots__ = ("attempt", "demand", "exclusive", "function", "id", "payload", "prefer", "seq", "state", "worker")
+    __slots__ = (
+        "attempt", "demand", "exclusive", "function", "id", "lacked", "nested", "payload", "prefer", "seq", "state",
+        "worker",
+    )
 
     def __init__(
         self, task_id: bytes, function: bytes, demand: dict[str, int], prefer: str = "", exclusive: bool = False,
@@ -57,6 +68,8 @@ class Task:
         self.demand = demand
         self.prefer = prefer
         self.exclusive = exclusive  # the creation of an actor: alone on its worker
+        self.nested = False  # handed out to run on top of a blocked task
+        self.lacked: frozenset[str] = frozenset()  # resources that were not there when it was the oldest
         self.payload = payload
         self.attempt = 0
         self.seq = 0
@@ -72,7 +85,7 @@ class Shape:
     def __init__(self, demand: dict[str, int], exclusive: bool) -> None:
         self.demand = demand
         self.exclusive = exclusive
-        self.queue: deque[Task] = deque()
+        self.queue: deque[Task] = deque()  # by age
         self.workers: dict[str, Worker] = {}
 
     def head(self) -> Task | None:
@@ -113,7 +126,6 @@ class Plan:
     dispatch: dict[str, list[Task]] = field(default_factory=dict)
     start_workers: int = 0
     stop_workers: list[str] = field(default_factory=list)
-    revoke: list[str] = field(default_factory=list)
 
 
 class Scheduler:
@@ -122,13 +134,14 @@ class Scheduler:
     def __init__(self, capacity: dict[str, int], prestart: int) -> None:
         self.capacity = dict(capacity)
         self.free = dict(capacity)
-        self.held_by_actors: dict[str, int] = {}
+        self.held_by_actors = dict.fromkeys(capacity, 0)
+        self._actors = 0
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._queued_shapes: dict[int, Shape] = {}
         self._infeasible: dict[bytes, Task] = {}
         self._workers: dict[str, Worker] = {}
         self._idle: dict[str, Worker] = {}  # the last one in was used last
-        self._blocked: list[Worker] = []
+        self._blocked: dict[Lease, Worker] = {}  # the last one in was blocked last
         self._starting = 0
         self._prestart = prestart
         self._averages: dict[bytes, float] = {}
@@ -142,7 +155,9 @@ class Scheduler:
             self._infeasible[task.id] = task
             return False
         task.seq = next(self._sequence)
-        self._queue(task, front=False)
+        shape = self._shape_of(task)
+        shape.queue.append(task)
+        self._queued(task, shape)
         return True
 
     def feasible(self, demand: dict[str, int]) -> bool:
@@ -178,53 +193,60 @@ class Scheduler:
             return task
         return None
 
-    def became_actor(self, worker_id: str) -> None:
-        """The creation task that ``worker_id`` runs succeeded: the worker and its lease are the actor's now."""
-        worker = self._workers[worker_id]
-        lease = worker.leases[0]
+    def became_actor(self, worker_id: str) -> bool:
+        """The creation task that ``worker_id`` runs succeeded: the worker and its lease are the actor's now.
+
+        False when the worker has died meanwhile.
+        """
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            return False
+        (lease,) = worker.leases
         (worker.actor,) = lease.tasks.values()
+        self._actors += 1
         for name, amount in lease.shape.demand.items():
-            self.held_by_actors[name] = self.held_by_actors.get(name, 0) + amount
+            self.held_by_actors[name] += amount
+        return True
 
     def blocked(self, worker_id: str, awaits: list[Task], returned: list[bytes]) -> None:
         """The task on ``worker_id`` waits in ``get``; what it had queued comes back."""
         worker = self._workers.get(worker_id)
-        if worker is None or not worker.leases:
+        if worker is None:
+            return
+        self._take_back(worker, returned)
+        if not worker.leases or worker.leases[-1].blocked:
             return
         lease = worker.leases[-1]
-        self._take_back(lease, returned)
         lease.blocked = True
         lease.awaits = deque(awaits)
-        self._give_cpus(lease)
-        self._blocked.append(worker)
+        lease.backlog = PIPELINE_SECONDS  # of unknown length: nothing is queued behind it again
+        if cpus := lease.shape.demand.get("CPU"):
+            self.free["CPU"] += cpus
+        self._blocked[lease] = worker
 
     def unblocked(self, worker_id: str) -> None:
-        worker = self._workers.get(worker_id)
-        if worker is None or not worker.leases:
-            return
-        lease = worker.leases[-1]
-        if not lease.blocked:
-            return
-        lease.blocked = False
-        lease.awaits.clear()
-        cpus = lease.shape.demand.get("CPU")
-        if cpus:
-            self.free["CPU"] -= cpus  # may overdraw: see the essay
-        self._blocked.remove(worker)
-        if not lease.tasks and worker.actor is None:
-            self._drop_lease(worker, lease)
-
-    def returned(self, worker_id: str, tasks: list[bytes]) -> None:
-        """The answer to a revoke."""
+        """The task that blocked last goes on."""
         worker = self._workers.get(worker_id)
         if worker is None:
             return
-        worker.revoking = False
-        if worker.leases:
-            lease = worker.leases[-1]
-            self._take_back(lease, tasks)
-            if not lease.tasks and not lease.blocked and worker.actor is None:
-                self._drop_lease(worker, lease)
+        lease = next((lease for lease in reversed(worker.leases) if lease.blocked), None)
+        if lease is None:
+            return
+        lease.blocked = False
+        lease.awaits.clear()
+        if cpus := lease.shape.demand.get("CPU"):
+            self.free["CPU"] -= cpus  # may overdraw: see the essay
+        del self._blocked[lease]
+        if lease is not worker.leases[-1]:  # what was to run on top came too late and runs after it
+            worker.leases.remove(lease)
+            worker.leases.append(lease)
+
+    def returned(self, worker_id: str, tasks: list[bytes]) -> None:
+        """A worker gave these back unstarted: the answer to a revoke, or they came while it was blocked."""
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            worker.revoking = False
+            self._take_back(worker, tasks)
 
     def worker_died(self, worker_id: str) -> tuple[list[Task], list[Task]]:
         """Frees what it held. Returns (tasks it was running, tasks it had only queued: requeued here)."""
@@ -232,6 +254,8 @@ class Scheduler:
         if worker is None:
             return [], []
         self._idle.pop(worker_id, None)
+        if worker.actor is not None:
+            self._actors -= 1
         running: list[Task] = []
         requeued: list[Task] = []
         for lease in reversed(worker.leases):
@@ -244,10 +268,9 @@ class Scheduler:
                     self.held_by_actors[name] -= amount
                 if not (lease.blocked and name == "CPU"):
                     self.free[name] += amount
-            if lease.blocked:
-                self._blocked.remove(worker)
+            self._blocked.pop(lease, None)
         for task in reversed(requeued):
-            self._queue(task, front=True)
+            self._requeue(task)
         for task in running:
             task.state = WAITING
             task.worker = ""
@@ -255,7 +278,7 @@ class Scheduler:
 
     def retry(self, task: Task) -> None:
         """Queues a task again, ahead of younger ones."""
-        self._queue(task, front=True)
+        self._requeue(task)
 
     def withdraw(self, task: Task) -> None:
         """Takes a task out that has not been handed out."""
@@ -267,10 +290,12 @@ class Scheduler:
     def plan(self) -> Plan:
         """Hands out what fits; asks for workers where they lack."""
         plan = Plan()
-        for worker in reversed(self._blocked):
-            self._nest(worker, plan)
+        for lease, worker in reversed(self._blocked.items()):
+            if lease is worker.leases[-1]:
+                self._nest(worker, lease, plan)
         wanted = 0
         reserved: set[str] = set()
+        set_aside: list[tuple[str, int]] = []
         if self._queued_shapes:
             shapes = [shape for shape in self._queued_shapes.values() if shape.head() is not None]
             self._queued_shapes = {id(shape): shape for shape in shapes}
@@ -282,8 +307,15 @@ class Scheduler:
                 wanted += self._serve(shape, plan)
                 if shape.head() is None:
                     del self._queued_shapes[id(shape)]
-                elif not self._fits(shape.demand) and self._can_ever_fit(shape.demand):
-                    reserved |= {name for name, amount in shape.demand.items() if self.free[name] < amount}
+                elif not self._fits(shape.demand) and self._will_fit(shape.demand):
+                    lacking = {name for name, amount in shape.demand.items() if self.free[name] < amount}
+                    reserved |= lacking
+                    shape.queue[0].lacked |= lacking
+                    for name in shape.queue[0].lacked:
+                        self.free[name] -= shape.demand[name]
+                        set_aside.append((name, shape.demand[name]))
+        for name, amount in set_aside:
+            self.free[name] += amount
         plan.start_workers = self._workers_to_start(wanted)
         if len(self._idle) > self._prestart:
             surplus = len(self._idle) - self._prestart
@@ -335,15 +367,20 @@ class Scheduler:
             shape = self._shapes[key] = Shape(task.demand, task.exclusive)
         return shape
 
-    def _queue(self, task: Task, front: bool) -> None:
-        shape = self._shape_of(task)
+    def _queued(self, task: Task, shape: Shape) -> None:
         task.state = QUEUED
         task.worker = ""
-        if front:
-            shape.queue.appendleft(task)
-        else:
-            shape.queue.append(task)
+        task.nested = False
         self._queued_shapes[id(shape)] = shape
+
+    def _requeue(self, task: Task) -> None:
+        """Back to its place by age, which is at or near the front."""
+        shape = self._shape_of(task)
+        queue = shape.queue
+        older = next((i for i, other in enumerate(queue) if other.seq >= task.seq), len(queue))
+        if older == len(queue) or queue[older] is not task:  # it is still there after a nested dispatch
+            queue.insert(older, task)
+        self._queued(task, shape)
 
     def _serve(self, shape: Shape, plan: Plan) -> int:
         """Gives out a shape's tasks: idle workers first, then pipelines. Returns how many workers lack."""
@@ -376,7 +413,9 @@ class Scheduler:
         room = min(PIPELINE_TASKS - len(lease.tasks), -(-len(shape.queue) // sharers))
         while room > 0 and lease.backlog < PIPELINE_SECONDS:
             head = shape.head()
-            if head is None or head.function not in averages or (head.prefer and head.prefer != worker.id):
+            if head is None or head.function not in averages:
+                return
+            if head.prefer != worker.id and head.prefer in shape.workers:
                 return
             self._assign(worker, lease, shape.queue.popleft(), plan)
             room -= 1
@@ -392,11 +431,8 @@ class Scheduler:
         else:
             batch.append(task)
 
-    def _nest(self, worker: Worker, plan: Plan) -> None:
-        """Lets a worker that is blocked on top run one task that it waits for."""
-        lease = worker.leases[-1]
-        if not lease.blocked:
-            return
+    def _nest(self, worker: Worker, lease: Lease, plan: Plan) -> None:
+        """Lets a worker whose top ``lease`` is blocked run one task that it waits for."""
         while lease.awaits and lease.awaits[0].state in (ASSIGNED, GONE):
             lease.awaits.popleft()
         for task in islice(lease.awaits, NEST_LOOKAHEAD):
@@ -405,6 +441,7 @@ class Scheduler:
                 for name, amount in task.demand.items():
                     self.free[name] -= amount
                 worker.leases.append(nested)
+                task.nested = True
                 self._assign(worker, nested, task, plan)
                 return
 
@@ -412,22 +449,24 @@ class Scheduler:
         worker.leases.remove(lease)
         for name, amount in lease.shape.demand.items():
             self.free[name] += amount
-        if not worker.leases:
+        if not any(other.shape is lease.shape for other in worker.leases):
             lease.shape.workers.pop(worker.id, None)
+        if not worker.leases:
             self._idle[worker.id] = worker
 
-    def _take_back(self, lease: Lease, tasks: list[bytes]) -> None:
-        for task_id in reversed(tasks):
-            task = lease.tasks.pop(task_id, None)
-            if task is not None:
-                self._queue(task, front=True)
-        if len(lease.tasks) <= 1:
-            lease.backlog = PIPELINE_SECONDS  # of unknown length: nothing is queued behind it again
-
-    def _give_cpus(self, lease: Lease) -> None:
-        cpus = lease.shape.demand.get("CPU")
-        if cpus:
-            self.free["CPU"] += cpus
+    def _take_back(self, worker: Worker, tasks: list[bytes]) -> None:
+        if not tasks:
+            return
+        given_back = set(tasks)
+        for lease in list(worker.leases):
+            found = [task for task_id, task in lease.tasks.items() if task_id in given_back]
+            for task in reversed(found):
+                del lease.tasks[task.id]
+                self._requeue(task)
+            if not lease.tasks:
+                self._drop_lease(worker, lease)
+            elif found:
+                lease.backlog = PIPELINE_SECONDS  # of unknown length: nothing is queued behind it again
 
     def _fits(self, demand: dict[str, int]) -> bool:
         free = self.free
@@ -436,9 +475,15 @@ class Scheduler:
                 return False
         return True
 
-    def _can_ever_fit(self, demand: dict[str, int]) -> bool:
-        held = self.held_by_actors
-        return all(self.capacity.get(name, 0) - held.get(name, 0) >= amount for name, amount in demand.items())
+    def _will_fit(self, demand: dict[str, int]) -> bool:
+        """Whether it is enough to wait for the tasks that run: actors and blocked tasks keep what they hold."""
+        left = {name: self.capacity[name] - self.held_by_actors[name] for name in demand}
+        for lease, worker in self._blocked.items():
+            if worker.actor is None:
+                for name, amount in lease.shape.demand.items():
+                    if name in left and name != "CPU":
+                        left[name] -= amount
+        return all(left[name] >= amount for name, amount in demand.items())
 
     def _missing_workers(self, shape: Shape) -> int:
         """How many more workers this shape could use right now."""
@@ -448,11 +493,9 @@ class Scheduler:
         return max(1, waiting)
 
     def _workers_to_start(self, wanted: int) -> int:
-        spare = len(self._idle) + self._starting
-        missing = max(wanted - self._starting, self._prestart - spare - self._busy(), 0)
-        missing = min(missing, MAX_WORKERS - len(self._workers) - self._starting)
-        self._starting += max(0, missing)
-        return max(0, missing)
-
-    def _busy(self) -> int:
-        return sum(1 for worker in self._workers.values() if worker.leases and worker.actor is None)
+        """How many to ask for: for tasks that lack one, and so many that ``prestart`` are no actors."""
+        there = len(self._workers) - self._actors + self._starting
+        missing = max(wanted - self._starting, self._prestart - there)
+        missing = max(0, min(missing, MAX_WORKERS - there))
+        self._starting += missing
+        return missing
