@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 3.0
 """How often a plain line is printed."""
 
+CURVE_POINTS = 1000
+"""Resolution of the curve of returns."""
+
 _STOPPING = "stopping after this iteration, with a checkpoint; again to stop at once"
 
 _SHOWN = (
@@ -102,7 +105,7 @@ class _Narration(Callback):
         if self._first is None or env_steps <= self._first[0]:
             return ""
         first_steps, first_time = self._first
-        rate = (env_steps - first_steps) / (time.monotonic() - first_time)
+        rate = (env_steps - first_steps) / max(time.monotonic() - first_time, 1e-9)
         return f"{_clock(max(self._total - env_steps, 0) / rate)} left"
 
 
@@ -145,7 +148,7 @@ class LiveProgress(_Narration):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._metrics: dict[str, float] = {}
-        self._returns: list[float] = []
+        self._returns: dict[int, float] = {}  # by share of the run, so that long runs cost no more to draw
         self._stopping = ""
         self._live: Live | None = None
 
@@ -159,7 +162,7 @@ class LiveProgress(_Narration):
         self._metrics = dict(metrics)
         value = metrics.get("episode_return", math.nan)
         if math.isfinite(value):
-            self._returns.append(value)
+            self._returns[int(CURVE_POINTS * metrics["env_steps"] / self._total)] = value
 
     def on_stopping(self, signal_name: str) -> None:
         self._stopping = f"{signal_name}: {_STOPPING}"  # drawn by the display's own thread
@@ -221,7 +224,7 @@ class LiveProgress(_Narration):
             cells = [cell for label, key, form in row for cell in (f" {label}", _formatted(self._metrics, key, form))]
             if any(key in self._metrics for _, key, _ in row):
                 grid.add_row(*cells)
-        curve = sparkline(self._returns, max(self._console.width - 18, 10))
+        curve = sparkline(list(self._returns.values()), max(self._console.width - 18, 10))
         whole = Table.grid(padding=(0, 1))
         whole.add_column(style="dim", min_width=13)
         whole.add_column(no_wrap=True)
