@@ -73,8 +73,6 @@ class Located(gymnasium.Wrapper[Any, Any, Any, Any]):  # type: ignore[misc] # gy
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """(observation, info); see gymnasium."""
-        if seed is not None:
-            self.seed = seed
         try:
             return self.env.reset(seed=seed, options=options)
         except Exception as error:
@@ -144,13 +142,20 @@ class VectorStepper:
 
     def reset(self, seeds: list[int]) -> Floats:
         """Resets the environments from B ``seeds`` (a native vector env uses the first only) → [B, O]."""
-        self.seed = seeds[0]
+        self.remember(seeds)
         argument = seeds if isinstance(self.env, SyncVectorEnv) else seeds[0]
         try:
             observations, _ = self.env.reset(seed=argument)
         except Exception as error:
             raise _env_error(error, self.env_id, "reset", None, self.seed, None) from error
         return self._flat(observations)
+
+    def remember(self, seeds: list[int]) -> None:
+        """Names these seeds in errors; for environments whose state was restored instead of reset."""
+        self.seed = seeds[0]
+        if isinstance(self.env, SyncVectorEnv):
+            for env, seed in zip(self.env.envs, seeds, strict=True):
+                env.seed = seed
 
     def step(self, actions: NDArray[Any]) -> tuple[Floats, NDArray[Any], Bools, Bools, Floats | None]:
         """One step of all environments.

@@ -105,7 +105,7 @@ class PPO(Algorithm):
         self.config = config
         self.episodes = 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=100)
-        self._run = uuid4().hex
+        self._run = ""
         self._learner: Any = None
 
     def make_policy(
@@ -162,12 +162,17 @@ class PPO(Algorithm):
         first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
         self._weights = engine.put(first)
         self._learner.start.remote(self.policy, first)
+        self._rollout = engine.remote(num_returns=3)(rollout)
+        self._go_on_from([initial_state(group) for group in range(c.env_groups)])
+
+    def _go_on_from(self, states: list[RolloutState]) -> None:
+        c = self.config
+        self._run = uuid4().hex  # a new name: no environment kept in a worker belongs to these states
         envs = c.num_envs // c.env_groups
         self._spec = engine.put(
             RolloutSpec(self._run, c.env, c.env_kwargs, c.seed, envs, c.rollout_length, self.policy)
         )
-        self._states = [engine.put(initial_state(group)) for group in range(c.env_groups)]
-        self._rollout = engine.remote(num_returns=3)(rollout)
+        self._states = [engine.put(state) for state in states]
 
     def collect(self) -> tuple[list[engine.ObjectRef], list[engine.ObjectRef]]:
         """Sends out one rollout per group → (trajectory refs, report refs), in group order, at once."""
@@ -204,22 +209,18 @@ class PPO(Algorithm):
             **learned,
         }
         if self._recent:
-            metrics["episode_return"] = float(np.mean([value for value, _ in self._recent]))
-            metrics["episode_length"] = float(np.mean([length for _, length in self._recent]))
+            metrics["episode_return"], metrics["episode_length"] = np.mean(self._recent, axis=0).tolist()
         return metrics
 
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
-        return evaluate(
-            self.config.env, self.config.env_kwargs, self.policy, self._weights, episodes, seed, deterministic
-        )
+        c = self.config
+        return evaluate(c.env, c.env_kwargs, self.policy, self._weights, episodes, seed, deterministic)
 
     def state(self) -> dict[str, Any]:
         states: list[RolloutState] = engine.get(self._states)
         return {
             "algorithm": self.name,
-            "env_steps": self.env_steps,
-            "iteration": self.iteration,
-            "episodes": self.episodes,
+            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes,
             "recent_returns": [value for value, _ in self._recent],
             "recent_lengths": [length for _, length in self._recent],
             "learner": engine.get(self._learner.state.remote()),
@@ -239,7 +240,7 @@ class PPO(Algorithm):
         self._recent.clear()
         self._recent.extend(zip(state["recent_returns"], state["recent_lengths"], strict=True))
         self._weights = self._learner.load_state.remote(state["learner"])
-        self._states = [engine.put(unpack_rollout_state(group)) for group in state["groups"]]
+        self._go_on_from([unpack_rollout_state(group) for group in state["groups"]])
         engine.get(self._weights)  # a state that does not fit fails here
 
     def close(self) -> None:
@@ -281,15 +282,14 @@ class PPOLearner:
         whole = [self._minibatch(data, None, progress)] if parts == 1 else []
 
         reported: list[dict[str, torch.Tensor]] = []
-        near = True
+        accept, near = self._is_near if c.target_kl else None, True
         for epoch in range(c.epochs):
             report = epoch == c.epochs - 1 or c.target_kl is not None
             rows = [] if whole else np.array_split(shuffles.permutation(count), parts)
             for observations, batch in whole or (self._minibatch(data, part, progress) for part in rows):
                 batch.report = report
                 statistics, near = self._learner.step(
-                    observations, batch, self._loss, learning_rate, c.max_grad_norm,
-                    self._is_near if c.target_kl else None,
+                    observations, batch, self._loss, learning_rate, c.max_grad_norm, accept
                 )
                 if not near:
                     break

@@ -196,10 +196,11 @@ def _environments(spec: RolloutSpec, state: RolloutState) -> tuple[VectorStepper
         return stepper, state, False
     if stepper is None:
         stepper = VectorStepper(spec.env, spec.env_kwargs, spec.num_envs, state.group * spec.num_envs)
+    count = spec.num_envs
     if state.snapshot is not None:
         env_snapshots.restore(stepper.env, state.snapshot)
+        stepper.remember(integers(spec.seed, Role.ENVS, state.group, 0, count))
         return stepper, state, False
-    count = spec.num_envs
     seeds = integers(spec.seed, Role.ENVS, state.group, state.version, count)
     fresh = RolloutState(
         state.group, state.version, stepper.reset(seeds), np.zeros(count, np.bool_), np.zeros(count),

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlflow.algorithms import rollout as rollout_module
 from rlflow.algorithms.envs import spaces_of
 from rlflow.algorithms.policies.actor_critic import BoundActorCritic, MlpActorCritic
 from rlflow.algorithms.rollout import RolloutSpec, forget, initial_state, rollout
-from rlflow.algorithms.seeding import Role, generator
+from rlflow.algorithms.seeding import Role, generator, integers
 from rlflow.algorithms.states import pack_rollout_state, unpack_rollout_state
 
 
@@ -153,3 +154,18 @@ def test_stale_live_environments_are_not_used():
     rollout(spec, weights, state)
     _, _, report = rollout(spec, weights, state)  # again: the live one has moved on
     assert report.env_restarts == 1
+
+
+def test_restored_environments_remember_their_seed_for_errors():
+    spec = spec_for("Pendulum-v1", length=3, num_envs=2)
+    weights = weights_for(spec)
+    _, state, _ = rollout(spec, weights, initial_state(1))
+    before = [env.seed for env in live_environments()]
+    forget("test")
+    rollout(spec, weights, state)
+    assert [env.seed for env in live_environments()] == before == integers(7, Role.ENVS, 1, 0, 2)
+
+
+def live_environments() -> list[Any]:
+    (_, stepper), = rollout_module._live["test"].values()
+    return stepper.env.envs
