@@ -50,6 +50,10 @@ class Session:
     def log(self, process: str) -> Path:
         return Path(self.folder) / "logs" / f"{process}.log"
 
+    def started_task(self, worker: str) -> Path:
+        """Where a worker notes the id of the task that it runs, for the node to read when it is dead."""
+        return Path(self.folder) / f"{worker}.task"
+
     def write(self) -> None:
         path = Path(self.folder) / "session.json"
         path.write_text(json.dumps(asdict(self)))

@@ -40,11 +40,13 @@ HIGH_CPU = 64
 class Payload:
     """What the daemon keeps with a task."""
 
-    __slots__ = ("raw", "spec")
+    __slots__ = ("adopted", "raw", "spec")
 
     def __init__(self, spec: m.Spec, raw: msgspec.Raw) -> None:
         self.spec = spec
         self.raw = raw
+        self.adopted = False
+        """Its owner is another than when it was handed out: its worker reports to somebody who is dead."""
 
 
 class Daemon:
@@ -192,18 +194,20 @@ class Daemon:
             self._failed_starts += 1
             if self._failed_starts == FAILED_STARTS:
                 raise RuntimeError(f"{FAILED_STARTS} workers in a row did not start; the last one: {reason}")
-        running, _ = self.scheduler.worker_died(worker)
-        for task in running:
+        started, _ = self.scheduler.worker_died(worker, self.pool.last_started(worker))
+        for task in started:
+            retries = task.payload.spec.max_retries
             if task.exclusive:
                 self._actor_lost(self.actors.get(task.id), reason)
-            elif task.payload.spec.max_retries < 0 or task.attempt < task.payload.spec.max_retries:
+            elif retries < 0 or 0 < retries >= task.crashes:
                 task.attempt += 1
                 self.store.add_event("retried", task.id.hex(), reason)
                 self.scheduler.retry(task)
-            else:
+            else:  # with max_retries=0 also those that were not to blame: they may not be run twice
+                attempts = "1 attempt" if task.crashes <= 1 else f"each of {task.crashes} attempts"
                 error = WorkerCrashedError(
-                    f"task {task.payload.spec.name or task.id.hex()}: its worker died in each of "
-                    f"{task.attempt + 1} attempts (max_retries={task.payload.spec.max_retries}); the last: {reason}"
+                    f"task {task.payload.spec.name or task.id.hex()}: its worker died in {attempts} "
+                    f"(max_retries={retries}); the last: {reason}"
                 )
                 self._fail(task, dump_engine_error(error), m.CRASHED, worker)
         pins = {
@@ -255,10 +259,18 @@ class Daemon:
         task = self.tasks.get(spec.task)
         if task is not None:
             task.payload.spec.owner = spec.owner
+            task.payload.raw = msgspec.Raw(m.encode(task.payload.spec))
+            task.payload.adopted = True
             return True
         outcome = self.store.outcome(spec.task)
-        if outcome is None or outcome.status == m.CRASHED:
+        if outcome is None:
             return False
+        tracked = [
+            object_id(spec.task, i) for i, value in enumerate(outcome.values)
+            if not isinstance(value, m.Failed) and (isinstance(value, m.Shm) or value.refs)
+        ]
+        if not all(self.directory.adopt(oid, spec.owner) for oid in tracked):
+            return False  # freed when the parent's last attempt died with its refs
         self._post(spec.owner, m.Results([outcome]))
         return True
 
@@ -300,6 +312,8 @@ class Daemon:
             del self.tasks[task.id]
             spec = task.payload.spec
             self._record(outcome, raw, spec.owner)
+            if task.payload.adopted:
+                self._post(spec.owner, m.Results([outcome]))
             if spec.deps:
                 self.directory.forget(task.id)
             if spec.deps or spec.nested:

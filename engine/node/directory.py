@@ -133,6 +133,15 @@ class Directory:
         """Starts the life of an object that has no value (an actor's handle)."""
         self._record(object_id, owner)
 
+    def adopt(self, object_id: bytes, owner: str) -> bool:
+        """Gives an object whose owner died a new one; False when it has been freed."""
+        record = self._records.get(object_id)
+        if record is None or record.value is None:
+            return False
+        record.owner = owner
+        record.released = False
+        return True
+
     def release(self, object_id: bytes) -> Freed:
         """The owner needs it no more."""
         record = self._records.get(object_id)

@@ -78,6 +78,16 @@ class WorkerPool:
         if process is not None and process.pid:
             os.kill(process.pid, signal.SIGKILL)  # not reaped before the zygote said so: the pid is still its own
 
+    def last_started(self, worker: str) -> bytes:
+        """The task that a dead worker ran at last, empty if it ran none. Its note of it goes with the question."""
+        path = self._session.started_task(worker)
+        try:
+            task = path.read_bytes()
+        except FileNotFoundError:  # it died before it could run any
+            return b""
+        path.unlink()
+        return task if any(task) else b""
+
     def describe_end(self, process: Process, status: int) -> str:
         """How a worker ended, for people."""
         if status < 0:

@@ -11,8 +11,8 @@ long. What turned out to be queued behind a long task can be revoked for an idle
 
 *Fairness.* Shapes are served by the age of their oldest task. When the oldest does not fit, what it lacks is
 reserved: younger shapes that need it get nothing, not even a refill. Once that is there it stays set aside until the
-task is handed out, or two resources could be taken from it by turns. Nothing is reserved for a task that would need what actors hold, or what tasks blocked in ``get`` hold (they may be
-waiting for one of the younger ones), or it would stop everything else.
+task is handed out, or two resources could be taken from it by turns. Nothing is reserved for a task that would need
+what actors hold, or what tasks blocked in ``get`` hold: they may be waiting for one of the younger ones.
 
 *Nesting.* A task blocked in ``get`` gives back its CPUs and its queue. The worker may then run, on top of the
 blocked task, a task that this one waits for: depth first, so nesting needs no new process per level. Messages cross:
@@ -55,8 +55,8 @@ class Task:
     """A task as the node sees it. ``payload`` is the daemon's and not looked at here."""
 
     __slots__ = (
-        "attempt", "demand", "exclusive", "function", "id", "lacked", "nested", "payload", "prefer", "seq", "state",
-        "worker",
+        "attempt", "crashes", "demand", "exclusive", "function", "id", "lacked", "nested", "payload", "prefer", "seq",
+        "state", "worker",
     )
 
     def __init__(
@@ -72,6 +72,7 @@ class Task:
         self.lacked: frozenset[str] = frozenset()  # resources that were not there when it was the oldest
         self.payload = payload
         self.attempt = 0
+        self.crashes = 0  # workers that died while they ran it
         self.seq = 0
         self.state = WAITING
         self.worker = ""
@@ -248,8 +249,12 @@ class Scheduler:
             worker.revoking = False
             self._take_back(worker, tasks)
 
-    def worker_died(self, worker_id: str) -> tuple[list[Task], list[Task]]:
-        """Frees what it held. Returns (tasks it was running, tasks it had only queued: requeued here)."""
+    def worker_died(self, worker_id: str, last_started: bytes = b"") -> tuple[list[Task], list[Task]]:
+        """Frees what it held. Returns (tasks it had started, tasks it had only queued: requeued here).
+
+        Of those that it had started, one is to blame: ``last_started``, or the first on top when that is not known.
+        The others waited beneath it, or had ended and their reports are lost.
+        """
         worker = self._workers.pop(worker_id, None)
         if worker is None:
             return [], []
@@ -258,10 +263,17 @@ class Scheduler:
             self._actors -= 1
         running: list[Task] = []
         requeued: list[Task] = []
+        top = worker.leases[-1] if worker.leases else None
+        if not last_started and top is not None:
+            last_started = next(iter(top.tasks), b"")
         for lease in reversed(worker.leases):
-            tasks = list(lease.tasks.values())
-            running += tasks[:1]  # in order of execution: the first has been started, or was about to
-            requeued += tasks[1:]
+            tasks = list(lease.tasks.values())  # in order of execution
+            started = 1 if lease is not top or lease.blocked or lease.shape.exclusive else 0
+            if last_started in lease.tasks:
+                started = 1 + list(lease.tasks).index(last_started)
+                lease.tasks[last_started].crashes += 1
+            running += tasks[:started]
+            requeued += tasks[started:]
             lease.shape.workers.pop(worker_id, None)
             for name, amount in lease.shape.demand.items():
                 if worker.actor is not None:

@@ -11,10 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import messages as m
-from ..ids import task_of
+from ..ids import TASK_BYTES, task_of
 from ..refs import ObjectRef
 from ..runtime.process import ProcessBackend, TaskScope
 from ..session import Session
+
+NO_TASK = bytes(TASK_BYTES)
+"""In place of a task's id, while there is none."""
 
 
 class WorkerBackend(ProcessBackend):
@@ -27,7 +30,7 @@ class WorkerBackend(ProcessBackend):
         self._main = threading.get_ident()
         self.run_one: Callable[[], None]
         self.give_back: Callable[[], list[bytes]]
-        super().__init__(session, process, TaskScope(b"\0" * 14, None, 0))
+        super().__init__(session, process, TaskScope(NO_TASK, None, 0))
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef]) -> bool:
         endpoint = self.endpoint

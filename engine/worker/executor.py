@@ -3,14 +3,20 @@
 Reports leave in batches: at once when the queue is empty, else every ``REPORT_SECONDS``. The result goes straight to
 the owner first, then the outcome to the node. An actor's calls are reported to the owner at once, and to the node
 only now and then (their history is logged behind).
+
+Before each task its id is written into a mapped file, which outlives the process: when the worker dies, the node
+knows which task it was in, and does not blame those whose reports were still waiting or that had not begun.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,10 +25,11 @@ from .. import messages as m
 from ..control_store import StoreReader
 from ..exceptions import EngineError
 from ..functions import load, split_returns
+from ..ids import TASK_BYTES
 from ..runtime.arguments import WHOLE
 from ..runtime.process import TaskScope
 from ..serialization import NONE, dump_error, dumps, loads
-from .backend import WorkerBackend
+from .backend import NO_TASK, WorkerBackend
 
 REPORT_SECONDS = 0.001
 REPORTS_PER_BATCH = 64
@@ -53,6 +60,7 @@ class Executor:
         self._reported_at = 0.0
         self._actor: Any = None
         self._actor_id: bytes | None = None
+        self._started_task = _mapped(backend.session.started_task(backend.process), TASK_BYTES)
         backend.queue = self._queue
         backend.run_one = self._run_one
         backend.give_back = self._give_back
@@ -130,10 +138,14 @@ class Executor:
             self._run_call(item)
             return
         spec = m.decode_spec(item.spec)
+        below = self._backend.scope.task  # it is blocked, if there is one
+        self._started_task[:] = spec.task
         if spec.kind == m.ACTOR:
             self._create_actor(spec, item)
             return
         outcome = self._attempt(spec, item.attempt, item.resolved, self._function, (spec,))
+        if below is not None and below != NO_TASK:
+            self._started_task[:] = below
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
         endpoint.batch(spec.owner, m.RawResults, raw)
@@ -259,3 +271,10 @@ class Executor:
             endpoint.flush()
 
 
+def _mapped(path: Path, size: int) -> mmap.mmap:
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, size)
+        return mmap.mmap(fd, size)
+    finally:
+        os.close(fd)

@@ -1,0 +1,58 @@
+"""Waiting for what the engine does in its own time, and looking at the processes it left."""
+
+import os
+import time
+from collections.abc import Callable
+
+import psutil
+
+from rlflow import engine
+
+DEADLINE = 40.0
+"""Seconds; far more than anything waited for takes, so that a busy machine fails no test."""
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Returns once ``condition()`` is true; fails the test, saying ``what`` did not happen, when it stays false."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {DEADLINE:g} s: {what}"
+        time.sleep(0.01)
+
+
+def all_resources_free() -> bool:
+    return engine.available_resources() == engine.cluster_resources()
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def processes_with(variable: str, value: str) -> list[psutil.Process]:
+    """Living processes whose environment says ``variable=value``, whoever their parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def daemon_and_zygote(supervisor: int) -> tuple[int, int]:
+    """Their pids. The daemon is the one that has the control store open."""
+    children = [child.pid for child in psutil.Process(supervisor).children()]
+    daemons = [pid for pid in children if any(target.endswith("data.mdb") for target in _open_files(pid))]
+    (daemon,) = daemons
+    (zygote,) = (pid for pid in children if pid != daemon and psutil.Process(pid).children())
+    return daemon, zygote
+
+
+def _open_files(pid: int) -> list[str]:
+    folder = f"/proc/{pid}/fd"
+    return [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
