@@ -59,6 +59,8 @@ class Endpoint:
         self._lead = threading.Lock()
         self._background_leads = False
         self._followers = 0
+        self._wanted = 0
+        """Threads that want the lead from the background thread."""
         self._progress = threading.Condition()
         self._led_at = time.monotonic()
         self._parked = threading.Event()
@@ -148,13 +150,12 @@ class Endpoint:
                 finally:
                     self._stop_leading()
             if self._background_leads:
-                self._wake()
-                if self._lead.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
-                    try:
-                        return self._lead_until(ready, deadline)
-                    finally:
-                        self._stop_leading()
-                return ready()
+                if not self._take_over(deadline):
+                    return ready()
+                try:
+                    return self._lead_until(ready, deadline)
+                finally:
+                    self._stop_leading()
             # Another thread of the user's leads: it tells us when something has happened, or when it stops.
             with self._progress:
                 self._followers += 1
@@ -170,6 +171,17 @@ class Endpoint:
                     self._followers -= 1
             if ready():
                 return True
+
+    def _take_over(self, deadline: float | None) -> bool:
+        """Waits for the background thread to give the lead up."""
+        with self._progress:
+            self._wanted += 1  # or it might take the lead again between our call and our turn
+        try:
+            self._wake()
+            return self._lead.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
+        finally:
+            with self._progress:
+                self._wanted -= 1
 
     def _lead_until(self, ready: Callable[[], bool], deadline: float | None) -> bool:
         while not ready():
@@ -249,7 +261,7 @@ class Endpoint:
             if self._lead.acquire(blocking=False):
                 self._background_leads = True
                 try:
-                    if not self._closed and not self._out:
+                    if not (self._closed or self._wanted or self._out):
                         self._serve(None)
                 finally:
                     self._background_leads = False
