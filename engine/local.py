@@ -98,7 +98,7 @@ class LocalBackend(ProcessBackend):
             except subprocess.TimeoutExpired:
                 assert self._supervisor.stdin is not None
                 self._supervisor.stdin.close()  # the supervisor takes everything down by force
-        super().shutdown()
+        self.close(linger_ms=0)  # nobody is left to read
         try:
             self._supervisor.wait(STOP_SECONDS)
         finally:

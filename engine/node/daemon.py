@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,19 @@ from ..session import Session
 from .actors import ALIVE, DEAD, Actor, ActorTable
 from .directory import Directory, Freed
 from .pool import Process, WorkerPool
-from .scheduler import Scheduler, Task
+from .scheduler import Plan, Scheduler, Task
 
 FRAMES_PER_TURN = 64
 REVOKE_AFTER_MS = 5
-COMMIT_AFTER_MS = 5
-"""Outcomes whose owners know them already wait this long for company in a transaction."""
+"""Silence after which tasks queued behind a long one are revoked, and what nobody waits for is committed."""
+
+STOP_SECONDS = 0.3
+"""At the end, for workers to report what they have just finished."""
 
 FAILED_STARTS = 3
 HIGH_CPU = 64
+LAST_WORDS = (m.Logged, m.Print)
+"""What still counts when it arrives after the end of its sender, whose tasks are with others by then."""
 
 
 class Payload:
@@ -68,9 +73,10 @@ class Daemon:
         self._functions: set[bytes] = set()
         self._peers: dict[str, zmq.Socket[bytes]] = {}
         self._roles: dict[str, str] = {}
+        self._ended: set[str] = set()
         self._out: dict[str, list[m.Wire]] = {}
         self._failed_starts = 0
-        self._stopping = False
+        self._stop_by: float | None = None
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Hello: self._on_hello,
             m.Function: self._on_function,
@@ -104,12 +110,13 @@ class Daemon:
         poller.register(int(self._inbox.getsockopt(zmq.FD)), select.POLLIN)
         poller.register(self.pool.fileno(), select.POLLIN)
         self._decide()
-        while not self._stopping:
+        while not self._stopped():
             if self._receive():
                 self._decide()
                 continue
             pipelined = self.scheduler.has_pipelined()
-            timeout = REVOKE_AFTER_MS if pipelined else COMMIT_AFTER_MS if self.store.gathered() else None
+            idle = not pipelined and not self.store.gathered() and self._stop_by is None
+            timeout = None if idle else REVOKE_AFTER_MS
             events = poller.poll(timeout)
             if any(fd == self.pool.fileno() for fd, _ in events):
                 for process, status in self.pool.poll():
@@ -132,13 +139,15 @@ class Daemon:
                 frame = m.decode_node_frame(self._inbox.recv(zmq.NOBLOCK))
             except zmq.Again:
                 return received > 0
+            late = frame.sender in self._ended
             for message in frame.messages:
-                self._handlers[type(message)](frame.sender, message)
+                if not late or isinstance(message, LAST_WORDS):
+                    self._handlers[type(message)](frame.sender, message)
         return True
 
     def _decide(self) -> None:
         """Plan, commit, send: in this order."""
-        plan = self.scheduler.plan()
+        plan = Plan() if self._stop_by is not None else self.scheduler.plan()
         for worker, tasks in plan.dispatch.items():
             self._post(worker, m.Execute([self._assignment(task) for task in tasks]))
         for worker in plan.stop_workers:
@@ -187,6 +196,7 @@ class Daemon:
 
     def _worker_ended(self, process: Process, status: int) -> None:
         worker = process.id
+        self._ended.add(worker)
         reason = self.pool.describe_end(process, status)
         self.store.add_event("left" if process.leaving else "died", worker, reason)
         if not process.ready:
@@ -225,7 +235,16 @@ class Daemon:
                 self._post(peer, m.WorkerDied(worker, reason))
 
     def _on_stop(self, sender: str, _: m.Stop) -> None:
-        self._stopping = True
+        self._stop_by = time.monotonic() + STOP_SECONDS
+        for process in self.pool.processes.values():
+            if process.ready:
+                self._dismiss(process.id)
+
+    def _stopped(self) -> bool:
+        """Whether the session is over: what workers did until :class:`Stop` came is part of its history."""
+        if self._stop_by is None:
+            return False
+        return time.monotonic() > self._stop_by or not any(p.ready for p in self.pool.processes.values())
 
     def _on_print(self, sender: str, message: m.Print) -> None:
         if self.session.log_to_driver:

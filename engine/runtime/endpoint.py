@@ -122,7 +122,6 @@ class Endpoint:
         if socket is None:
             socket = self._context.socket(zmq.PUSH)
             socket.setsockopt(zmq.SNDHWM, 0)
-            socket.setsockopt(zmq.LINGER, LINGER_MS)
             socket.connect(self._session.address(peer))
             self._peers[peer] = socket
         return socket
@@ -276,8 +275,8 @@ class Endpoint:
                     self._unpark.wait()
                 self._parked.clear()
 
-    def close(self) -> None:
-        """Sends what is left, waits ``LINGER_MS`` at most for it to go, and frees everything."""
+    def close(self, linger_ms: int = LINGER_MS) -> None:
+        """Sends what is left, waits ``linger_ms`` at most for it to go, and frees everything."""
         self.flush()
         self._closed = True
         self._unpark.set()
@@ -285,7 +284,7 @@ class Endpoint:
         self._thread.join(timeout=5)
         with self._send_lock:
             for socket in self._peers.values():
-                socket.close()
+                socket.close(linger_ms)
             self._inbox.close(linger=0)
             self._context.term()
         os.close(self._wake_fd)

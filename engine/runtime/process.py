@@ -31,7 +31,7 @@ from ..store.arena import Arena
 from ..store.reader import SegmentReader
 from .actor_calls import ActorCalls, PendingCall
 from .arguments import Packed, pack_arguments
-from .endpoint import Endpoint
+from .endpoint import LINGER_MS, Endpoint
 from .objects import Entry, ObjectTable
 
 SPECS_PER_BATCH = 128
@@ -422,8 +422,11 @@ class ProcessBackend:
         )
 
     def shutdown(self) -> None:
-        """Frees what this process holds; stopping the engine is the launcher's (``local.py``)."""
-        self.endpoint.close()
+        self.close(LINGER_MS)
+
+    def close(self, linger_ms: int) -> None:
+        """Frees what this process holds."""
+        self.endpoint.close(linger_ms)
         self.objects.clear()
         self.reader.close()
         self.arena.close()
