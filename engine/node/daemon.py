@@ -109,9 +109,11 @@ class Daemon:
         poller = select.poll()  # on the inbox's fd, which is edge-triggered: only after it has been drained
         poller.register(int(self._inbox.getsockopt(zmq.FD)), select.POLLIN)
         poller.register(self.pool.fileno(), select.POLLIN)
+        drained = self._receive()
         self._decide()
         while not self._stopped():
-            if self._receive():
+            if not drained:
+                drained = self._receive()
                 self._decide()
                 continue
             pipelined = self.scheduler.has_pipelined()
@@ -126,24 +128,24 @@ class Daemon:
                 if pipelined:
                     for worker in self.scheduler.overdue():
                         self._post(worker, m.Revoke())
-            self._receive()
+            drained = self._receive()
             self._decide()
         self.store.add_event("stopped", self.session.driver)
         self.store.close()
         self._context.destroy(linger=0)
 
     def _receive(self) -> bool:
-        """Handles the frames that are there, up to a bound; False when there was none."""
-        for received in range(FRAMES_PER_TURN):
+        """Handles the frames that are there, up to a bound; False when there may be more."""
+        for _ in range(FRAMES_PER_TURN):
             try:
                 frame = m.decode_node_frame(self._inbox.recv(zmq.NOBLOCK))
             except zmq.Again:
-                return received > 0
+                return True
             late = frame.sender in self._ended
             for message in frame.messages:
                 if not late or isinstance(message, LAST_WORDS):
                     self._handlers[type(message)](frame.sender, message)
-        return True
+        return False
 
     def _decide(self) -> None:
         """Plan, commit, send: in this order."""

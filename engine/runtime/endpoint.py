@@ -28,6 +28,7 @@ import zmq
 from .. import messages as m
 from ..session import Session
 
+FRAMES_PER_TURN = 64
 GRACE = 0.003
 PARK_AFTER = 0.05
 """Seconds of uninterrupted leading by others after which the background thread sleeps until it is called."""
@@ -56,6 +57,8 @@ class Endpoint:
         if watch_fd >= 0:
             self._poller.register(watch_fd, select.POLLIN)
         self._unhandled: deque[bytes] = deque()
+        self._drained = False
+        """The inbox was empty when last looked at: only then may its (edge-triggered) fd be slept on."""
         self._lead = threading.Lock()
         self._background_leads = False
         self._followers = 0
@@ -204,31 +207,27 @@ class Endpoint:
             self._unpark.set()
 
     def _serve(self, timeout: float | None) -> None:
-        """One turn of the leader: handle what is there, else wait for something and handle that."""
-        if not self._receive():
+        """One turn of the leader: wait for something, unless it is there, and handle it."""
+        if self._drained and not self._unhandled:
             self.flush()
-            if not self._receive():  # the inbox's fd is edge-triggered: look once more before sleeping on it
-                events = self._poller.poll(None if timeout is None else timeout * 1000)
-                for fd, _ in events:
-                    if fd == self._wake_fd:
-                        self._drain_wake()
-                    elif fd == self._watch_fd:
-                        self._poller.unregister(self._watch_fd)
-                        self._watched_ended()
-                self._receive()
+            for fd, _ in self._poller.poll(None if timeout is None else timeout * 1000):
+                if fd == self._wake_fd:
+                    self._drain_wake()
+                elif fd == self._watch_fd:
+                    self._poller.unregister(self._watch_fd)
+                    self._watched_ended()
+        self._receive()
 
-    def _receive(self) -> bool:
-        """Handles all frames that are there."""
+    def _receive(self) -> None:
+        """Handles the frames that are there, up to a bound."""
         unhandled = self._unhandled
-        while True:
+        self._drained = False
+        while len(unhandled) < FRAMES_PER_TURN:
             try:
                 unhandled.append(self._inbox.recv(zmq.NOBLOCK))
             except zmq.Again:
+                self._drained = True
                 break
-            if len(unhandled) >= 64:
-                break
-        if not unhandled:
-            return False
         while unhandled:
             frame = m.decode_process_frame(unhandled[0])
             for message in frame.messages:
@@ -237,7 +236,6 @@ class Endpoint:
         if self._followers:
             with self._progress:
                 self._progress.notify_all()
-        return True
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
