@@ -13,6 +13,7 @@ import psutil
 from . import messages as m
 from .exceptions import StartupError
 from .ids import new_scope
+from .interrupts import guard_ctrl_c
 from .options import machine_resources
 from .runtime.process import ProcessBackend, TaskScope
 from .session import Session, create_session, remove_session
@@ -67,6 +68,7 @@ class LocalBackend(ProcessBackend):
         self._supervisor = supervisor
         self._pidfd = os.pidfd_open(supervisor.pid)
         super().__init__(session, session.driver, TaskScope(None, None, 0, new_scope()), self._pidfd)
+        self._unguard_ctrl_c = guard_ctrl_c()
 
     def await_welcome(self) -> None:
         if not self.endpoint.wait_until(lambda: self.welcome or bool(self.failure), START_SECONDS):
@@ -77,6 +79,7 @@ class LocalBackend(ProcessBackend):
     def _engine_ended(self) -> None:
         """Called by the endpoint when the supervisor is gone."""
         self.failure = f"the engine ended unexpectedly.\n{self._logs()}".rstrip()
+        self.objects.give_up()
 
     def _logs(self) -> str:
         texts = []
@@ -108,6 +111,7 @@ class LocalBackend(ProcessBackend):
             self._supervisor.stdin.close()
             os.close(self._pidfd)
             remove_session(self.session)
+            self._unguard_ctrl_c()
 
 
 __all__ = ["LocalBackend", "start_local"]

@@ -68,7 +68,7 @@ class Endpoint:
         self._led_at = time.monotonic()
         self._parked = threading.Event()
         self._unpark = threading.Event()
-        self._send_lock = threading.Lock()
+        self._send_lock = threading.RLock()  # a user's __del__ that prints may run inside, by garbage collection
         self._peers: dict[str, zmq.Socket[bytes]] = {}
         self._out: dict[str, list[m.Wire]] = {}
         self._closed = False
@@ -117,8 +117,12 @@ class Endpoint:
         with self._send_lock:
             out = self._out
             for peer in list(out):
-                self._socket(peer).send(m.encode(m.OutFrame(self.name, out[peer])))
-                del out[peer]
+                messages = out.pop(peer)
+                try:
+                    self._socket(peer).send(m.encode(m.OutFrame(self.name, messages)))
+                except BaseException:  # Ctrl-C
+                    out[peer] = messages + out.get(peer, [])
+                    raise
 
     def _socket(self, peer: str) -> zmq.Socket[bytes]:
         socket = self._peers.get(peer)

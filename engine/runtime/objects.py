@@ -136,6 +136,17 @@ class ObjectTable:
                 return
         callback()
 
+    def give_up(self) -> None:
+        """Calls back whoever still waits: the engine is gone and no value will come."""
+        callbacks: list[Callable[[], None]] = []
+        with self.lock:
+            for entry in self.entries.values():
+                if entry.callbacks is not None:
+                    callbacks += entry.callbacks
+                    entry.callbacks = None
+        for callback in callbacks:
+            callback()
+
     def escape(self, ref: ObjectRef) -> None:
         """``ref`` is about to leave this process inside data: from now on the node has to know the object."""
         object_id = ref.binary()

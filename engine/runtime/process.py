@@ -146,7 +146,7 @@ class ProcessBackend:
         return "" if entry is None else entry.worker
 
     def _wait_for_room(self) -> None:
-        self.endpoint.wait_until(lambda: self._unfinished <= MAX_UNFINISHED)
+        self.endpoint.wait_until(lambda: self._unfinished <= MAX_UNFINISHED or bool(self.failure))
 
     # ------------------------------------------------------------ actors
 
@@ -331,6 +331,9 @@ class ProcessBackend:
         (entry,) = self.entries_of((ref,))
 
         def arrived() -> None:
+            if entry.value is None:
+                future.set_exception(EngineStateError(self.failure))
+                return
             try:
                 value = self.load(ref.binary(), entry.value)
             except BaseException as error:
@@ -340,6 +343,8 @@ class ProcessBackend:
 
         self._ask_for((ref,), [entry])
         self.objects.when_ready(ref.binary(), arrived)
+        if self.failure:
+            self.objects.give_up()
         self.endpoint.flush()
         return future
 
@@ -427,6 +432,8 @@ class ProcessBackend:
     def close(self, linger_ms: int) -> None:
         """Frees what this process holds."""
         self.endpoint.close(linger_ms)
+        self.failure = self.failure or "the engine was shut down before the object was ready"
+        self.objects.give_up()
         self.objects.clear()
         self.reader.close()
         self.arena.close()
