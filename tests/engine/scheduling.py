@@ -24,6 +24,11 @@ def assert_books_balance(scheduler: Scheduler) -> None:
     assert {name: scheduler.free[name] + held[name] for name in held} == scheduler.capacity
 
 
+def everything(handed: dict[str, list[str]]) -> list[str]:
+    """What was handed out, no matter to whom."""
+    return sorted(name for names in handed.values() for name in names)
+
+
 class Feed:
     """A scheduler with named tasks and workers, and what it said last."""
 
@@ -36,7 +41,9 @@ class Feed:
         for name in names:
             self.scheduler.worker_started(name)
 
-    def submit(self, *names: str, function: str = "f", prefer: str = "", exclusive: bool = False, **demand: int) -> None:
+    def submit(
+        self, *names: str, function: str = "f", prefer: str = "", exclusive: bool = False, **demand: int
+    ) -> None:
         """Tasks of one CPU unless ``demand`` says otherwise."""
         for name in names:
             task = self.tasks[name] = Task(name.encode(), function.encode(), demand or {"CPU": 1}, prefer, exclusive)

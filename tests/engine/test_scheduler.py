@@ -1,6 +1,6 @@
 """The scheduler fed by hand: order, shares, pipelines and workers. See also ``test_scheduler_*.py``."""
 
-from scheduling import LONG, SHORT, Feed
+from scheduling import LONG, SHORT, Feed, everything
 
 from rlflow.engine.node.scheduler import MAX_WORKERS, PIPELINE_SECONDS, PIPELINE_TASKS, Task
 
@@ -22,7 +22,7 @@ def test_nothing_is_granted_beyond_what_is_free():
     feed.workers("w1", "w2", "w3", "w4")
     feed.submit("a", "b", CPU=1, GPU=1)
     feed.submit("c", "d", CPU=2)
-    assert sorted(sum(feed.plan().values(), [])) == ["a", "c"]
+    assert everything(feed.plan()) == ["a", "c"]
     assert feed.scheduler.free == {"CPU": 0, "GPU": 0}
 
 
@@ -53,7 +53,7 @@ def test_a_wide_task_is_not_starved_by_refills():
         for worker, names in running.items():
             feed.finish(worker, *names, duration=SHORT)
         running = feed.plan()
-        handed += sorted(sum(running.values(), []))
+        handed += everything(running)
         if "wide" in handed:
             break
     assert "wide" in handed
@@ -74,7 +74,7 @@ def test_two_lacking_resources_cannot_starve_a_task_by_turns():
     assert feed.plan() == {}
     feed.finish("w1", "cpu0")
     feed.submit("cpu1", CPU=1)
-    assert sum(feed.plan().values(), []) == ["both"]
+    assert everything(feed.plan()) == ["both"]
 
 
 def test_what_only_one_shape_lacks_stays_free_for_others():
@@ -82,7 +82,7 @@ def test_what_only_one_shape_lacks_stays_free_for_others():
     feed.workers("w1", "w2")
     feed.submit("gpu", "next_gpu", GPU=1)
     feed.submit("cpu")
-    assert sorted(sum(feed.plan().values(), [])) == ["cpu", "gpu"]
+    assert everything(feed.plan()) == ["cpu", "gpu"]
 
 
 def test_what_can_never_fit_blocks_nobody():
@@ -128,7 +128,7 @@ def test_what_blocked_tasks_hold_cannot_be_reserved():
     feed.submit("young", GPU=1)
     assert feed.plan() == {}
     feed.finish("w2", "parent")
-    assert sum(feed.plan().values(), []) == ["wide"]
+    assert everything(feed.plan()) == ["wide"]
 
 
 def test_only_functions_known_to_be_short_are_pipelined():

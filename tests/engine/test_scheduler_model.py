@@ -1,0 +1,411 @@
+"""The scheduler against a model of workers: random events, messages that cross, and nothing lost in the end.
+
+Between the node and each worker there is a channel in each direction; rules deliver from them at any time, so a
+task may be on its way to a worker that blocks, dies or has just been asked to give its queue back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from scheduling import LONG, SHORT, assert_books_balance
+
+from rlflow.engine.node.scheduler import Scheduler, Task
+
+MAX_RETRIES = 1
+DEPTH = 3
+
+
+@dataclass(eq=False)
+class Attempt:
+    """A task as its worker sees it."""
+
+    task: Task
+    number: int
+    nested: bool
+    awaits: list[Task] | None = None
+    """While it is blocked: the results it needs."""
+    resumed: bool = False
+
+
+@dataclass(eq=False)
+class ModelWorker:
+    id: str
+    inbox: deque[tuple] = field(default_factory=deque)
+    outbox: deque[tuple] = field(default_factory=deque)
+    queue: deque[Attempt] = field(default_factory=deque)
+    stack: list[Attempt] = field(default_factory=list)
+    actor: Attempt | None = None
+    dead: bool = False
+    leaving: bool = False
+
+    def top(self) -> Attempt | None:
+        return self.stack[-1] if self.stack else None
+
+
+class Cluster:
+    """The node's bookkeeping around the scheduler, and its workers."""
+
+    def __init__(self, capacity: dict[str, int], prestart: int) -> None:
+        self.scheduler = Scheduler(capacity, prestart)
+        self.workers: dict[str, ModelWorker] = {}
+        self.buried: list[ModelWorker] = []
+        """Their last messages may still arrive."""
+        self.starting = 0
+        self.tasks: dict[bytes, Task] = {}
+        self.at_node: set[Task] = set()
+        self.handed: dict[Task, str] = {}
+        self.ended: set[Task] = set()
+        """Those whose owner has a result."""
+        self.depth: dict[Task, int] = {}
+        self.count = 0
+
+    # ------------------------------------------------------------ tasks
+
+    def submit(self, demand: dict[str, int], function: str, exclusive: bool, prefer: str, depth: int = 0) -> Task:
+        task = Task(self.count.to_bytes(4, "big"), function.encode(), demand, prefer, exclusive)
+        self.count += 1
+        self.depth[task] = depth
+        if self.scheduler.submit(task):
+            self.tasks[task.id] = task
+            self.at_node.add(task)
+        else:
+            assert any(self.scheduler.capacity.get(name, 0) < amount for name, amount in demand.items())
+            self.ended.add(task)
+        return task
+
+    def plan(self) -> None:
+        scheduler = self.scheduler
+        before = dict(scheduler.free)
+        plan = scheduler.plan()
+        for name, amount in scheduler.free.items():
+            assert amount >= 0 or amount == before[name], "granted more than was free"
+        for worker_id, tasks in plan.dispatch.items():
+            worker = self.workers[worker_id]
+            assert not worker.leaving
+            for task in tasks:
+                self.at_node.remove(task)  # in one place, and not handed out twice
+                self.handed[task] = worker_id
+            worker.inbox.append(("execute", [Attempt(task, task.attempt, task.nested) for task in tasks]))
+        for worker_id in plan.stop_workers:
+            worker = self.workers[worker_id]
+            assert worker_id not in self.handed.values() and worker.actor is None
+            worker.leaving = True
+        assert plan.start_workers >= 0
+        self.starting += plan.start_workers
+        assert_books_balance(scheduler)
+
+    def deliver(self, worker: ModelWorker) -> None:
+        """One message reaches the node."""
+        kind, *content = worker.outbox.popleft()
+        scheduler = self.scheduler
+        if kind == "done":
+            attempt, duration = content
+            task = scheduler.finished(worker.id, attempt.task.id, duration)
+            if task is not None and task.attempt == attempt.number:
+                assert self.handed.pop(task) == worker.id
+        elif kind == "actor":
+            (attempt,) = content
+            if self.handed.get(attempt.task) == worker.id:
+                assert scheduler.became_actor(worker.id)
+            else:
+                assert not scheduler.became_actor(worker.id)
+        elif kind == "blocked":
+            awaits, returned = content
+            self.came_back(worker, returned)
+            scheduler.blocked(worker.id, [task for task in awaits if task.id in self.tasks], returned)
+        elif kind == "unblocked":
+            scheduler.unblocked(worker.id)
+        else:
+            (returned,) = content
+            self.came_back(worker, returned)
+            scheduler.returned(worker.id, returned)
+
+    def came_back(self, worker: ModelWorker, returned: list[bytes]) -> None:
+        for task_id in returned:
+            task = self.tasks[task_id]
+            if self.handed.get(task) == worker.id:
+                del self.handed[task]
+                self.at_node.add(task)
+
+    def bury(self, worker: ModelWorker) -> None:
+        """The node learns of a death."""
+        del self.workers[worker.id]
+        self.buried.append(worker)
+        mine = {task for task, at in self.handed.items() if at == worker.id}
+        running, requeued = self.scheduler.worker_died(worker.id)
+        assert len(running) + len(requeued) == len(mine) and {*running, *requeued} == mine
+        for task in mine:
+            del self.handed[task]
+        self.at_node.update(requeued)
+        for task in running:
+            if task.attempt < MAX_RETRIES:
+                task.attempt += 1
+                self.scheduler.retry(task)
+                self.at_node.add(task)
+            else:
+                self.scheduler.withdraw(task)
+                self.ended.add(task)
+
+    # ------------------------------------------------------------ workers
+
+    def start_worker(self) -> None:
+        self.starting -= 1
+        self.count += 1
+        worker = ModelWorker(f"w{self.count}")
+        self.workers[worker.id] = worker
+        self.scheduler.worker_started(worker.id)
+
+    def receive(self, worker: ModelWorker) -> None:
+        kind, *content = worker.inbox.popleft()
+        if kind == "execute":
+            assert worker.actor is None
+            worker.queue.extend(content[0])
+        else:
+            worker.outbox.append(("returned", self.give_back(worker)))
+
+    def give_back(self, worker: ModelWorker) -> list[bytes]:
+        returned = [attempt.task.id for attempt in worker.queue]
+        worker.queue.clear()
+        return returned
+
+    def start(self, worker: ModelWorker) -> None:
+        """The worker turns to its queue, if it may."""
+        top = worker.top()
+        if top is not None:
+            if top.awaits is None:
+                return
+            late = [attempt for attempt in worker.queue if not attempt.nested]
+            if late:
+                worker.queue = deque(attempt for attempt in worker.queue if attempt.nested)
+                worker.outbox.append(("returned", [attempt.task.id for attempt in late]))
+        if worker.queue:
+            attempt = worker.queue.popleft()
+            assert worker.actor is None and not (attempt.task.exclusive and worker.stack)
+            worker.stack.append(attempt)
+            self.assert_machine_is_not_overcommitted()
+
+    def finish(self, worker: ModelWorker, fails: bool = False) -> None:
+        """The task that runs ends; its owner knows first, then the node."""
+        attempt = worker.top()
+        if attempt is None or attempt.awaits is not None or attempt is worker.actor:
+            return
+        if attempt.task.exclusive and not fails:
+            worker.actor = attempt
+            worker.outbox.append(("actor", attempt))
+        else:
+            worker.stack.pop()
+            duration = SHORT if attempt.task.function == b"short" else LONG
+            worker.outbox.append(("done", attempt, duration))
+        self.ended.add(attempt.task)
+
+    def block(self, worker: ModelWorker, awaits: list[Task], may_nest: bool) -> None:
+        attempt = worker.top()
+        assert attempt is not None and attempt.awaits is None
+        attempt.awaits = awaits
+        returned = [] if attempt.task.exclusive else self.give_back(worker)
+        worker.outbox.append(("blocked", awaits if may_nest and not attempt.task.exclusive else [], returned))
+
+    def unblock(self, worker: ModelWorker) -> None:
+        attempt = worker.top()
+        if attempt is not None and attempt.awaits is not None and self.ended.issuperset(attempt.awaits):
+            attempt.awaits = None
+            attempt.resumed = True
+            worker.outbox.append(("unblocked",))
+
+    def assert_machine_is_not_overcommitted(self) -> None:
+        """What tasks really use, whatever the node has heard of. Excepted: CPUs of tasks that resumed after ``get``."""
+        used = dict.fromkeys(self.scheduler.capacity, 0)
+        for worker in self.workers.values():
+            for attempt in () if worker.dead else worker.stack:
+                for name, amount in attempt.task.demand.items():
+                    if name != "CPU" or (attempt.awaits is None and not attempt.resumed):
+                        used[name] += amount
+        assert all(used[name] <= amount for name, amount in self.scheduler.capacity.items()), used
+
+    def steps(self) -> list[Callable[[], None]]:
+        """All that could happen next by itself."""
+        steps: list[Callable[[], None]] = [self.plan]
+        if self.starting:
+            steps.append(self.start_worker)
+        for worker in (*self.workers.values(), *self.buried):
+            if worker.outbox:
+                steps.append(partial(self.deliver, worker))
+            if worker.dead:
+                continue
+            top = worker.top()
+            if worker.inbox:
+                steps.append(partial(self.receive, worker))
+            if worker.queue and (top is None or top.awaits is not None):
+                steps.append(partial(self.start, worker))
+            if top is not None and top.awaits is None and top is not worker.actor:
+                steps.append(partial(self.finish, worker))
+            if top is not None and top.awaits is not None and self.ended.issuperset(top.awaits):
+                steps.append(partial(self.unblock, worker))
+        return steps
+
+    # ------------------------------------------------------------ the end
+
+    def run_until_quiescent(self, actors_end: bool = False) -> None:
+        """``actors_end``: creations that come to run now fail, so that nothing is held in the end."""
+        for _ in range(100_000):
+            before = self.progress()
+            while self.starting:
+                self.start_worker()
+            for worker in list(self.workers.values()):
+                if worker.dead or (worker.leaving and not worker.outbox):
+                    self.bury(worker)
+                    continue
+                while worker.inbox:
+                    self.receive(worker)
+                self.start(worker)
+                self.finish(worker, fails=actors_end)
+                self.unblock(worker)
+                while worker.outbox:
+                    self.deliver(worker)
+            self.plan()
+            if self.progress() == before and not self.starting:
+                overdue = self.scheduler.overdue()
+                if not overdue:
+                    return
+                for worker_id in overdue:
+                    self.workers[worker_id].inbox.append(("revoke",))
+        raise AssertionError("it goes round in circles")
+
+    def progress(self) -> tuple[object, ...]:
+        return (
+            len(self.ended), dict(self.handed), set(self.at_node), set(self.workers),
+            [(len(worker.inbox), len(worker.queue), len(worker.stack)) for worker in self.workers.values()],
+        )
+
+    def assert_all_is_done(self) -> None:
+        """Everything has ended but what needs more than actors, and tasks that wait for such things, leave."""
+        left = dict(self.scheduler.capacity)
+        holding = [worker for worker in self.workers.values() if worker.stack]
+        for worker in holding:
+            assert worker.actor is not None or all(attempt.awaits for attempt in worker.stack)
+            for attempt in worker.stack:
+                for name, amount in attempt.task.demand.items():
+                    if name != "CPU" or worker.actor is not None:
+                        left[name] -= amount
+        for task in self.at_node:
+            assert any(left[name] < amount for name, amount in task.demand.items()), "starved"
+        assert self.handed.keys() == {attempt.task for worker in holding for attempt in worker.stack}
+        assert self.scheduler.free == left or any(w.actor is not None and w.actor.awaits is not None for w in holding)
+        assert self.scheduler.held_by_actors == {
+            name: sum(w.actor.task.demand.get(name, 0) for w in holding if w.actor is not None) for name in left
+        }
+
+
+CAPACITY = st.fixed_dictionaries({"CPU": st.integers(1, 4), "GPU": st.integers(0, 2), "slot": st.integers(0, 3)})
+DEMAND = st.fixed_dictionaries(
+    {}, optional={"CPU": st.integers(1, 3), "GPU": st.integers(1, 2), "slot": st.integers(1, 3)}
+)
+INDEX = st.integers(0, 2**16)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    cluster: Cluster
+
+    @initialize(capacity=CAPACITY, prestart=st.integers(0, 3))
+    def begin(self, capacity, prestart):
+        self.cluster = Cluster(capacity, prestart)
+
+    def living(self):
+        return [worker for worker in self.cluster.workers.values() if not worker.dead]
+
+    def running(self):
+        return [worker for worker in self.living() if worker.stack and worker.top().awaits is None]
+
+    @rule(
+        demand=DEMAND, short=st.booleans(), exclusive=st.sampled_from([False, False, False, True]), index=INDEX,
+        copies=st.integers(1, 6),
+    )
+    def submit(self, demand, short, exclusive, index, copies):
+        prefer = f"w{index % 8}" if index % 3 == 0 else ""
+        for _ in range(copies):
+            self.cluster.submit(demand, "short" if short else "long", exclusive, prefer)
+
+    @rule(choices=st.lists(INDEX, min_size=1, max_size=30))
+    def things_take_their_course(self, choices):
+        for choice in choices:
+            steps = self.cluster.steps()
+            steps[choice % len(steps)]()
+
+    @precondition(lambda self: self.cluster.starting)
+    @rule()
+    def worker_does_not_start(self):
+        self.cluster.starting -= 1
+        self.cluster.scheduler.start_failed()
+
+    @precondition(lambda self: self.running())
+    @rule(index=INDEX)
+    def creation_of_an_actor_fails(self, index):
+        creating = [w for w in self.running() if w.top().task.exclusive and w.actor is None]
+        if creating:
+            self.cluster.finish(creating[index % len(creating)], fails=True)
+
+    @precondition(lambda self: self.running())
+    @rule(index=INDEX, children=st.lists(DEMAND, max_size=3), may_nest=st.booleans())
+    def task_blocks(self, index, children, may_nest):
+        """On children of its own, which ask for CPUs only if it holds anything else: or they could block each other."""
+        running = self.running()
+        worker = running[index % len(running)]
+        parent = worker.top().task
+        depth = self.cluster.depth[parent] + 1
+        if depth > DEPTH:
+            return
+        only_cpus = parent.exclusive or parent.demand.keys() - {"CPU"}
+        awaits = [
+            self.cluster.submit(
+                {name: amount for name, amount in demand.items() if name == "CPU" or not only_cpus},
+                "short", False, "", depth,
+            )
+            for demand in children
+        ]
+        self.cluster.block(worker, awaits, may_nest)
+
+    @rule()
+    def nothing_happens_for_a_while(self):
+        assert self.cluster.scheduler.has_pipelined() or not self.cluster.scheduler.overdue()
+        for worker_id in self.cluster.scheduler.overdue():
+            self.cluster.workers[worker_id].inbox.append(("revoke",))
+
+    @precondition(lambda self: self.living())
+    @rule(index=INDEX)
+    def worker_dies(self, index):
+        living = self.living()
+        living[index % len(living)].dead = True
+
+    @precondition(lambda self: any(worker.dead for worker in self.cluster.workers.values()))
+    @rule(index=INDEX)
+    def death_is_noticed(self, index):
+        dead = [worker for worker in self.cluster.workers.values() if worker.dead]
+        self.cluster.bury(dead[index % len(dead)])
+
+    @invariant()
+    def books_balance(self):
+        assert_books_balance(self.cluster.scheduler)
+
+    def teardown(self):
+        if not hasattr(self, "cluster"):
+            return
+        self.cluster.run_until_quiescent()
+        self.cluster.assert_all_is_done()
+        for worker in self.cluster.workers.values():
+            if worker.actor is not None:
+                worker.dead = True
+                worker.actor.task.attempt = MAX_RETRIES
+        self.cluster.run_until_quiescent(actors_end=True)
+        assert not self.cluster.at_node and not self.cluster.handed
+        assert self.cluster.scheduler.free == self.cluster.scheduler.capacity
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
