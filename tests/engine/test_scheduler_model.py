@@ -254,7 +254,7 @@ class Cluster:
 
     def run_until_quiescent(self, actors_end: bool = False) -> None:
         """``actors_end``: creations that come to run now fail, so that nothing is held in the end."""
-        for _ in range(100_000):
+        for _ in range(3000):
             before = self.progress()
             while self.starting:
                 self.start_worker()
@@ -281,7 +281,7 @@ class Cluster:
     def progress(self) -> tuple[object, ...]:
         return (
             len(self.ended), dict(self.handed), set(self.at_node), set(self.workers),
-            [(len(worker.inbox), len(worker.queue), len(worker.stack)) for worker in self.workers.values()],
+            [(len(w.inbox), len(w.queue), [a.awaits is None for a in w.stack]) for w in self.workers.values()],
         )
 
     def assert_all_is_done(self) -> None:
