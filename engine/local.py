@@ -16,7 +16,7 @@ from .ids import new_scope
 from .interrupts import guard_ctrl_c
 from .options import machine_resources
 from .runtime.process import ProcessBackend, TaskScope
-from .session import Session, create_session, remove_session
+from .session import MARK, Session, create_session, kill_survivors, remove_session
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -51,6 +51,7 @@ def start_local(
         supervisor = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("supervisor.py")), session.folder],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+            env={**os.environ, MARK: session.folder},
         )
     backend = LocalBackend(session, supervisor)
     try:
@@ -110,6 +111,8 @@ class LocalBackend(ProcessBackend):
             assert self._supervisor.stdin is not None
             self._supervisor.stdin.close()
             os.close(self._pidfd)
+            if self._supervisor.returncode < 0:
+                kill_survivors(self.session.folder)
             remove_session(self.session)
             self._unguard_ctrl_c()
 

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -21,6 +22,9 @@ from typing import Any
 SHM = Path("/dev/shm")
 LONGEST_SOCKET_NAME = 24
 LONGEST_IPC_PATH = 107
+MARK = "RLFLOW_SESSION"
+"""Environment variable of all processes below a supervisor: its session's folder."""
+
 STARTUP_SECONDS = 60
 """Longer than any session needs from making its folders to its supervisor's lock."""
 
@@ -99,6 +103,19 @@ def remove_session(session: Session) -> None:
             base.rmdir()
 
 
+def kill_survivors(folder: str) -> None:
+    """Kills what is left of a session whose supervisor was killed: what tasks started, and nobody will take down."""
+    mark = f"{MARK}={folder}".encode()
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+        except (OSError, ValueError):  # it has ended, or is another user's
+            continue
+
+
 def _base_folder() -> Path:
     name = f"rlflow-{os.getuid()}"
     base = Path(tempfile.gettempdir()) / name
@@ -124,6 +141,7 @@ def _sweep(folder: Path, base: Path) -> None:
             continue  # its supervisor lives
         finally:
             os.close(fd)
+        kill_survivors(str(base / entry.name))
         shutil.rmtree(SHM / base.name / entry.name, ignore_errors=True)
         shutil.rmtree(base / entry.name, ignore_errors=True)
 

@@ -101,20 +101,27 @@ def _watch(daemon: int, zygote: int, driver: int, woken: int) -> int:
         if driver in events or 0 in events:
             return 0
         os.read(woken, 4096)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return 1
-            if pid == 0:
-                break
-            if pid in (daemon, zygote):
-                who = "daemon" if pid == daemon else "zygote"
-                code = os.waitstatus_to_exitcode(status)
-                if code == 0 and pid == daemon:
-                    return 0
-                sys.stderr.write(f"the engine's {who} ended with {code}\n")
-                return 1
+        ended = _reap()
+        if ended.get(daemon) == 0:
+            return 0
+        # The one that was killed first: the other one ends because of it. A zygote that ends with 0 follows its daemon.
+        roles = ((daemon, "daemon"), (zygote, "zygote"))
+        for code, who in sorted((ended[pid], who) for pid, who in roles if ended.get(pid)):
+            sys.stderr.write(f"the engine's {who} ended with {code}\n")
+            return 1
+
+
+def _reap() -> dict[int, int]:
+    """Exit codes of the children that have ended."""
+    ended = {}
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        ended[pid] = os.waitstatus_to_exitcode(status)
 
 
 def _kill_descendants(libc: ctypes.CDLL) -> None:
