@@ -75,6 +75,7 @@ class Daemon:
         self._roles: dict[str, str] = {}
         self._ended: set[str] = set()
         self._out: dict[str, list[m.Wire]] = {}
+        self._frames = 1
         self._failed_starts = 0
         self._stop_by: float | None = None
         self._handlers: dict[type, Callable[[str, Any], None]] = {
@@ -109,43 +110,47 @@ class Daemon:
         poller = select.poll()  # on the inbox's fd, which is edge-triggered: only after it has been drained
         poller.register(int(self._inbox.getsockopt(zmq.FD)), select.POLLIN)
         poller.register(self.pool.fileno(), select.POLLIN)
-        drained = self._receive()
         self._decide()
         while not self._stopped():
-            if not drained:
-                drained = self._receive()
+            if self._receive():
                 self._decide()
                 continue
             pipelined = self.scheduler.has_pipelined()
             idle = not pipelined and not self.store.gathered() and self._stop_by is None
-            timeout = None if idle else REVOKE_AFTER_MS
-            events = poller.poll(timeout)
+            events = poller.poll(None if idle else REVOKE_AFTER_MS)
             if any(fd == self.pool.fileno() for fd, _ in events):
                 for process, status in self.pool.poll():
                     self._worker_ended(process, status)
+                self._decide()
             elif not events:
                 self.store.commit()
                 if pipelined:
                     for worker in self.scheduler.overdue():
                         self._post(worker, m.Revoke())
-            drained = self._receive()
-            self._decide()
+                    self._decide()
         self.store.add_event("stopped", self.session.driver)
         self.store.close()
         self._context.destroy(linger=0)
 
-    def _receive(self) -> bool:
-        """Handles the frames that are there, up to a bound; False when there may be more."""
-        for _ in range(FRAMES_PER_TURN):
+    def _receive(self) -> int:
+        """Handles frames that are there; returns how many, 0 only if there was none.
+
+        A lone frame is acted on before another is looked for, which costs 3 µs; the busier the node, the more
+        frames share a turn and its transaction.
+        """
+        for received in range(self._frames):
             try:
                 frame = m.decode_node_frame(self._inbox.recv(zmq.NOBLOCK))
             except zmq.Again:
-                return True
+                self._frames = 1
+                return received
             late = frame.sender in self._ended
             for message in frame.messages:
                 if not late or isinstance(message, LAST_WORDS):
                     self._handlers[type(message)](frame.sender, message)
-        return False
+        received = self._frames
+        self._frames = min(2 * received, FRAMES_PER_TURN)
+        return received
 
     def _decide(self) -> None:
         """Plan, commit, send: in this order."""
@@ -253,8 +258,14 @@ class Daemon:
             self._post(self.session.driver, message)
 
     def _on_ask(self, sender: str, ask: m.Ask) -> None:
-        amounts = self.scheduler.free if ask.what == "available" else self.scheduler.capacity
-        self._post(sender, m.Answer(ask.token, {name: max(0, n) / UNITS for name, n in amounts.items()}))
+        if ask.what == "census":
+            answer: dict[str, float] = {
+                "tasks": len(self.tasks), "living actors": self.actors.living(), **self.directory.census(),
+            }
+        else:
+            amounts = self.scheduler.free if ask.what == "available" else self.scheduler.capacity
+            answer = {name: max(0, n) / UNITS for name, n in amounts.items()}
+        self._post(sender, m.Answer(ask.token, answer))
 
     # ------------------------------------------------------------ tasks
 

@@ -242,6 +242,7 @@ class ProcessBackend:
             return self.arena.write(serialized, refs)
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+        self.endpoint.flush()  # first of all: what is waited for may not have been sent yet
         entries = self.entries_of(refs)
         if any(entry.value is None for entry in entries) and not self._wait_for_all(refs, entries, timeout):
             missing = [ref for ref, entry in zip(refs, entries, strict=True) if entry.value is None]
@@ -409,6 +410,16 @@ class ProcessBackend:
 
     def available_resources(self) -> dict[str, float]:
         return self._ask("available")
+
+    def census(self) -> dict[str, float]:
+        """How much of what costs memory this process and the node know; all zero when nothing is in use."""
+        return {
+            "objects of the process": len(self.objects.entries),
+            "calls on their way": len(self.calls.in_flight),
+            "arguments held for tasks": len(self._pins),
+            "blocks of shared memory of the process": self.arena.blocks(),
+            **self._ask("census"),
+        }
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": self.session.name, "Alive": True, "Resources": self.cluster_resources()}]
