@@ -52,9 +52,14 @@ class ActorTable:
         return self._actors.get(actor_id)
 
     def named(self, namespace: str, name: str) -> Actor | None:
-        """The living (or coming) actor of that name."""
+        """The living (or coming) actor of that name; one that nobody has a handle on is as good as gone."""
         actor_id = self._names.get((namespace, name))
-        return None if actor_id is None else self._actors[actor_id]
+        actor = None if actor_id is None else self._actors[actor_id]
+        return None if actor is None or actor.leaving else actor
+
+    def living(self) -> int:
+        """How many are alive or to come."""
+        return sum(actor.state != DEAD for actor in self._actors.values())
 
     def names(self, namespace: str) -> list[str]:
         return [name for space, name in self._names if space == namespace]

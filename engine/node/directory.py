@@ -178,6 +178,15 @@ class Directory:
                 _merge(freed, self._collect(object_id))
         return freed
 
+    def census(self) -> dict[str, float]:
+        """How much is here; all zero when nobody has or wants anything."""
+        return {
+            "tracked objects": len(self._records),
+            "objects in shared memory": self.segments.total(),
+            "objects waited for": len(self._waiting),
+            "arguments found": len(self._resolved),
+        }
+
     def _record(self, object_id: bytes, owner: str = "") -> Record:
         record = self._records.get(object_id)
         if record is None:

@@ -65,6 +65,11 @@ class Arena:
         with self._lock:
             self._segments[segment].blocks.free(offset)
 
+    def blocks(self) -> int:
+        """How many values lie here."""
+        with self._lock:
+            return sum(len(segment.blocks) for segment in self._segments.values())
+
     def close(self) -> None:
         """Unmaps everything; the files are the session's, which removes them."""
         for segment in self._segments.values():
