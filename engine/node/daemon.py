@@ -20,12 +20,13 @@ import zmq
 from .. import messages as m
 from ..control_store import ControlStore
 from ..exceptions import WorkerCrashedError
-from ..ids import HANDLE_INDEX, handle_id, object_id
+from ..ids import HANDLE_INDEX, object_id
 from ..options import UNITS
 from ..serialization import dump_engine_error
 from ..session import Session
-from .actors import ALIVE, DEAD, Actor, ActorTable
+from .actor_desk import ActorDesk
 from .directory import Directory, Freed
+from .payload import Payload
 from .pool import Process, WorkerPool
 from .scheduler import Plan, Scheduler, Task
 
@@ -42,18 +43,6 @@ LAST_WORDS = (m.Logged, m.Print)
 """What still counts when it arrives after the end of its sender, whose tasks are with others by then."""
 
 
-class Payload:
-    """What the daemon keeps with a task."""
-
-    __slots__ = ("adopted", "raw", "spec")
-
-    def __init__(self, spec: m.Spec, raw: msgspec.Raw) -> None:
-        self.spec = spec
-        self.raw = raw
-        self.adopted = False
-        """Its owner is another than when it was handed out: its worker reports to somebody who is dead."""
-
-
 class Daemon:
     """See the module's essay."""
 
@@ -68,8 +57,8 @@ class Daemon:
         cpus = max(1, min(session.capacity.get("CPU", 0) // UNITS, HIGH_CPU))
         self.scheduler = Scheduler(session.capacity, prestart=cpus)
         self.directory = Directory()
-        self.actors = ActorTable()
         self.tasks: dict[bytes, Task] = {}
+        self.actors = ActorDesk(self)
         self._functions: set[bytes] = set()
         self._peers: dict[str, zmq.Socket[bytes]] = {}
         self._roles: dict[str, str] = {}
@@ -93,11 +82,11 @@ class Daemon:
                 self.directory.hold(message.object_id, message.holder, message.count)
             ),
             m.Release: self._on_release,
-            m.CreateActor: self._on_create_actor,
-            m.ActorStarted: self._on_actor_started,
-            m.WatchActor: self._on_watch_actor,
-            m.KillActor: self._on_kill_actor,
-            m.FindActor: self._on_find_actor,
+            m.CreateActor: self.actors.on_create_actor,
+            m.ActorStarted: self.actors.on_actor_started,
+            m.WatchActor: self.actors.on_watch_actor,
+            m.KillActor: self.actors.on_kill_actor,
+            m.FindActor: self.actors.on_find_actor,
             m.Reconcile: self._on_reconcile,
             m.Ask: self._on_ask,
             m.Print: self._on_print,
@@ -126,7 +115,7 @@ class Daemon:
                 self.store.commit()
                 if pipelined:
                     for worker in self.scheduler.overdue():
-                        self._post(worker, m.Revoke())
+                        self.post(worker, m.Revoke())
                     self._decide()
         self.store.add_event("stopped", self.session.driver)
         self.store.close()
@@ -156,9 +145,9 @@ class Daemon:
         """Plan, commit, send: in this order."""
         plan = Plan() if self._stop_by is not None else self.scheduler.plan()
         for worker, tasks in plan.dispatch.items():
-            self._post(worker, m.Execute([self._assignment(task) for task in tasks]))
+            self.post(worker, m.Execute([self._assignment(task) for task in tasks]))
         for worker in plan.stop_workers:
-            self._dismiss(worker)
+            self.dismiss(worker)
         if plan.start_workers:
             self.pool.start(plan.start_workers)
         if self._out:
@@ -170,7 +159,7 @@ class Daemon:
     def _assignment(self, task: Task) -> m.Assignment:
         return m.Assignment(task.payload.raw, task.attempt, self.directory.resolved(task.id))
 
-    def _post(self, peer: str, message: m.Wire) -> None:
+    def post(self, peer: str, message: m.Wire) -> None:
         if peer in self._out:
             self._out[peer].append(message)
         else:
@@ -195,11 +184,11 @@ class Daemon:
             self.pool.processes[sender].ready = True
             self._failed_starts = 0
             self.scheduler.worker_started(sender)
-        self._post(sender, m.Welcome(self.session.name))
+        self.post(sender, m.Welcome(self.session.name))
 
-    def _dismiss(self, worker: str) -> None:
+    def dismiss(self, worker: str) -> None:
         self.pool.processes[worker].leaving = True
-        self._post(worker, m.Exit())
+        self.post(worker, m.Exit())
 
     def _worker_ended(self, process: Process, status: int) -> None:
         worker = process.id
@@ -215,7 +204,7 @@ class Daemon:
         for task in started:
             retries = task.payload.spec.max_retries
             if task.exclusive:
-                self._actor_lost(self.actors.get(task.id), reason)
+                self.actors.lost(task.id, reason)
             elif retries < 0 or 0 < retries >= task.crashes:
                 task.attempt += 1
                 self.store.add_event("retried", task.id.hex(), reason)
@@ -239,13 +228,13 @@ class Daemon:
             socket.close()
             del self._roles[worker]
             for peer in self._peers:
-                self._post(peer, m.WorkerDied(worker, reason))
+                self.post(peer, m.WorkerDied(worker, reason))
 
     def _on_stop(self, sender: str, _: m.Stop) -> None:
         self._stop_by = time.monotonic() + STOP_SECONDS
         for process in self.pool.processes.values():
             if process.ready:
-                self._dismiss(process.id)
+                self.dismiss(process.id)
 
     def _stopped(self) -> bool:
         """Whether the session is over: what workers did until :class:`Stop` came is part of its history."""
@@ -255,17 +244,17 @@ class Daemon:
 
     def _on_print(self, sender: str, message: m.Print) -> None:
         if self.session.log_to_driver:
-            self._post(self.session.driver, message)
+            self.post(self.session.driver, message)
 
     def _on_ask(self, sender: str, ask: m.Ask) -> None:
         if ask.what == "census":
             answer: dict[str, float] = {
-                "tasks": len(self.tasks), "living actors": self.actors.living(), **self.directory.census(),
+                "tasks": len(self.tasks), "living actors": self.actors.table.living(), **self.directory.census(),
             }
         else:
             amounts = self.scheduler.free if ask.what == "available" else self.scheduler.capacity
             answer = {name: max(0, n) / UNITS for name, n in amounts.items()}
-        self._post(sender, m.Answer(ask.token, answer))
+        self.post(sender, m.Answer(ask.token, answer))
 
     # ------------------------------------------------------------ tasks
 
@@ -282,9 +271,9 @@ class Daemon:
             task = Task(spec.task, spec.function, spec.demand, spec.prefer, payload=Payload(spec, raw))
             self.tasks[spec.task] = task
             self.store.add_spec(spec.task, raw)
-            if spec.deps and not self._arguments_there(task):
+            if spec.deps and not self.arguments_there(task):
                 continue
-            self._enqueue(task)
+            self.enqueue(task)
 
     def _found_again(self, spec: m.Spec) -> bool:
         """A parent that is re-run submits its children again; those that run or have ended are not run twice."""
@@ -303,10 +292,10 @@ class Daemon:
         ]
         if not all(self.directory.adopt(oid, spec.owner) for oid in tracked):
             return False  # freed when the parent's last attempt died with its refs
-        self._post(spec.owner, m.Results([outcome]))
+        self.post(spec.owner, m.Results([outcome]))
         return True
 
-    def _arguments_there(self, task: Task) -> bool:
+    def arguments_there(self, task: Task) -> bool:
         """Looks the task's pending deps up; registers it for those that do not exist yet."""
         missing = []
         for dep in task.payload.spec.deps:
@@ -324,14 +313,14 @@ class Daemon:
     def _value(self, oid: bytes) -> m.Value | None:
         return self.directory.known(oid) or self.store.value(oid)
 
-    def _enqueue(self, task: Task) -> None:
+    def enqueue(self, task: Task) -> None:
         if not self.scheduler.submit(task):
             asked, there = (
                 {name: amount / UNITS for name, amount in amounts.items()}
                 for amounts in (task.demand, self.scheduler.capacity)
             )
             kind = "actor" if task.exclusive else "task"
-            self._post(self.session.driver, m.Warning(
+            self.post(self.session.driver, m.Warning(
                 f"{kind} {task.payload.spec.name} can never run: it asks for {asked} and the engine has {there}"
             ))
 
@@ -345,7 +334,7 @@ class Daemon:
             spec = task.payload.spec
             self._record(outcome, raw, spec.owner)
             if task.payload.adopted:
-                self._post(spec.owner, m.Results([outcome]))
+                self.post(spec.owner, m.Results([outcome]))
             if spec.deps:
                 self.directory.forget(task.id)
             if spec.deps or spec.nested:
@@ -367,9 +356,9 @@ class Daemon:
     def _exists(self, oid: bytes, value: m.Value, owner: str) -> None:
         ready, askers = self.directory.exists(oid, value, owner)
         for task in ready:
-            self._enqueue(task)
+            self.enqueue(task)
         for process in askers:
-            self._post(process, m.Resolved(oid, value))
+            self.post(process, m.Resolved(oid, value))
 
     def _fail(self, task: Task, error: bytes, status: int, worker: str = "") -> None:
         """Ends a task with an error that no worker can report."""
@@ -378,7 +367,7 @@ class Daemon:
         values: list[m.Value] = [m.Failed(error)] * max(1, task.payload.spec.num_returns)
         outcome = m.Outcome(task.id, task.attempt, worker, status, 0.0, 0.0, values)
         self._record(outcome, msgspec.Raw(m.encode(outcome)), task.payload.spec.owner)
-        self._post(task.payload.spec.owner, m.Results([outcome]))
+        self.post(task.payload.spec.owner, m.Results([outcome]))
 
     def _on_blocked(self, sender: str, message: m.Blocked) -> None:
         awaits: list[Task] = []
@@ -399,7 +388,7 @@ class Daemon:
             if task_id not in self.tasks:
                 outcome = self.store.outcome(task_id)
                 if outcome is not None:
-                    self._post(sender, m.Results([outcome]))
+                    self.post(sender, m.Results([outcome]))
 
     # ------------------------------------------------------------ objects
 
@@ -409,7 +398,7 @@ class Daemon:
             if value is None:
                 self.directory.ask(sender, oid)
             else:
-                self._post(sender, m.Resolved(oid, value))
+                self.post(sender, m.Resolved(oid, value))
 
     def _on_stored(self, sender: str, message: m.Stored) -> None:
         if not isinstance(message.value, m.Shm):
@@ -426,132 +415,18 @@ class Daemon:
             blocks.setdefault(process, []).append((segment, offset))
         for process, its in blocks.items():
             if process in self._peers:
-                self._post(process, m.FreeBlocks(its))
+                self.post(process, m.FreeBlocks(its))
             else:
                 self._drop_segments(process)
         for oid in freed.objects:
             if oid.endswith(HANDLE_INDEX):
-                self._handles_gone(oid[:-2])
+                self.actors.handles_gone(oid[:-2])
 
     def _drop_segments(self, process: str) -> None:
         """Removes those segments of a dead process in which nothing lives any more."""
         for entry in os.scandir(self.session.shm):
             if entry.name.rpartition("-")[0] == process and not self.directory.segments[entry.name]:
                 os.unlink(entry.path)
-
-    # ------------------------------------------------------------ actors
-
-    def _on_create_actor(self, sender: str, request: m.CreateActor) -> None:
-        spec = m.decode_spec(request.spec)
-        if request.name:
-            taken = self.actors.named(request.namespace, request.name)
-            if taken is not None:
-                if request.get_if_exists:
-                    self._introduce(sender, request.token, taken, created=False)
-                else:
-                    error = f"the name {request.name!r} is taken by another actor in namespace {request.namespace!r}"
-                    self._post(sender, m.ActorFound(request.token, b"", "", {}, False, error))
-                return
-        task = Task(spec.task, spec.function, spec.demand, exclusive=True, payload=Payload(spec, request.spec))
-        actor = Actor(spec.task, request, task, sender, restarts_left=request.max_restarts)
-        self.actors.add(actor)
-        self.directory.track(handle_id(actor.id), sender)
-        self.tasks[task.id] = task
-        self.store.add_spec(spec.task, request.spec)
-        if request.name:
-            self._post(sender, m.ActorFound(request.token, actor.id, "", {}, True, ""))
-        if not spec.deps or self._arguments_there(task):
-            self._enqueue(task)
-
-    def _introduce(self, sender: str, token: int, actor: Actor, created: bool) -> None:
-        """A handle for ``sender``, held from here on so that the actor cannot vanish on the way."""
-        self.directory.hold(handle_id(actor.id), sender.encode(), 1)
-        request = actor.request
-        self._post(sender, m.ActorFound(token, actor.id, request.class_name, request.methods, created, ""))
-
-    def _on_find_actor(self, sender: str, find: m.FindActor) -> None:
-        actor = self.actors.named(find.namespace, find.name)
-        if actor is not None:
-            self._introduce(sender, find.token, actor, created=False)
-            return
-        known = ", ".join(sorted(self.actors.names(find.namespace))) or "none"
-        error = f"there is no actor named {find.name!r} in namespace {find.namespace!r}; there are: {known}"
-        self._post(sender, m.ActorFound(find.token, b"", "", {}, False, error))
-
-    def _on_watch_actor(self, sender: str, watch: m.WatchActor) -> None:
-        actor = self.actors.get(watch.actor)
-        if actor is None:
-            error = f"actor {watch.actor.hex()} is unknown here: it lived in an engine that was shut down"
-            self._post(sender, m.ActorState(watch.actor, "", error, b"", 0))
-            return
-        actor.watchers.add(sender)
-        self._post(sender, actor.message())
-
-    def _on_actor_started(self, sender: str, message: m.ActorStarted) -> None:
-        actor = self.actors.get(message.actor)
-        outcome = m.decode_outcome(message.outcome)
-        self.store.add_outcome(outcome.task, message.outcome)
-        if actor is None or actor.state == DEAD:
-            self.pool.kill(sender)
-            return
-        self.tasks.pop(actor.id, None)
-        if outcome.status == m.FINISHED:
-            self.scheduler.became_actor(sender)
-            self.actors.started(actor, sender)
-            self._tell_watchers(actor)
-            if actor.leaving:
-                self._dismiss(sender)
-        else:
-            self.scheduler.finished(sender, outcome.task, outcome.duration)
-            (cause,) = outcome.values
-            assert isinstance(cause, m.Failed)
-            self._actor_dead(actor, f"{actor.describe()} could not start: its __init__ raised", cause.error)
-
-    def _actor_lost(self, actor: Actor | None, reason: str) -> None:
-        if actor is None or actor.state == DEAD:
-            return
-        if self.actors.may_restart(actor):
-            self.store.add_event("actor restarted", actor.id.hex(), reason)
-            actor.creation.attempt += 1
-            self.tasks[actor.id] = actor.creation
-            self.scheduler.retry(actor.creation)
-            self._tell_watchers(actor)
-        else:
-            why = "all its handles are gone" if actor.leaving else reason
-            self._actor_dead(actor, f"{actor.describe()} is dead: {why}", b"")
-
-    def _actor_dead(self, actor: Actor, text: str, cause: bytes) -> None:
-        self.store.add_event("actor died", actor.id.hex(), text)
-        self.directory.forget(actor.id)
-        self.actors.died(actor, text, cause)
-        self._tell_watchers(actor)
-
-    def _tell_watchers(self, actor: Actor) -> None:
-        for watcher in actor.watchers:
-            self._post(watcher, actor.message())
-
-    def _on_kill_actor(self, sender: str, message: m.KillActor) -> None:
-        actor = self.actors.get(message.actor)
-        if actor is None or actor.state == DEAD:
-            return
-        if message.no_restart:
-            actor.restarts_left = 0
-            worker = actor.creation.worker
-            self._actor_dead(actor, f"{actor.describe()} is dead: it was killed by kill()", b"")
-            self.scheduler.withdraw(actor.creation)
-            self.tasks.pop(actor.id, None)
-            if worker:
-                self.pool.kill(worker)
-        elif actor.state == ALIVE:
-            self.pool.kill(actor.worker)
-
-    def _handles_gone(self, actor_id: bytes) -> None:
-        actor = self.actors.get(actor_id)
-        if actor is None or actor.state == DEAD:
-            return
-        actor.leaving = True
-        if actor.state == ALIVE:
-            self._dismiss(actor.worker)
 
 
 def main(folder: str) -> None:

@@ -1,0 +1,140 @@
+"""What the daemon does about actors: their creation, their names, their ends.
+
+The decisions are in the actor table, without I/O; this is the table's clerk, between it and the messages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import messages as m
+from ..ids import handle_id
+from .actors import ALIVE, DEAD, Actor, ActorTable
+from .payload import Payload
+from .scheduler import Task
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+
+
+class ActorDesk:
+    """See the module's essay."""
+
+    def __init__(self, node: Daemon) -> None:
+        self._node = node
+        self.table = ActorTable()
+
+    def on_create_actor(self, sender: str, request: m.CreateActor) -> None:
+        spec = m.decode_spec(request.spec)
+        if request.name:
+            taken = self.table.named(request.namespace, request.name)
+            if taken is not None:
+                if request.get_if_exists:
+                    self._introduce(sender, request.token, taken, created=False)
+                else:
+                    error = f"the name {request.name!r} is taken by another actor in namespace {request.namespace!r}"
+                    self._node.post(sender, m.ActorFound(request.token, b"", "", {}, False, error))
+                return
+        task = Task(spec.task, spec.function, spec.demand, exclusive=True, payload=Payload(spec, request.spec))
+        actor = Actor(spec.task, request, task, sender, restarts_left=request.max_restarts)
+        self.table.add(actor)
+        self._node.directory.track(handle_id(actor.id), sender)
+        self._node.tasks[task.id] = task
+        self._node.store.add_spec(spec.task, request.spec)
+        if request.name:
+            self._node.post(sender, m.ActorFound(request.token, actor.id, "", {}, True, ""))
+        if not spec.deps or self._node.arguments_there(task):
+            self._node.enqueue(task)
+
+    def _introduce(self, sender: str, token: int, actor: Actor, created: bool) -> None:
+        """A handle for ``sender``, held from here on so that the actor cannot vanish on the way."""
+        self._node.directory.hold(handle_id(actor.id), sender.encode(), 1)
+        request = actor.request
+        self._node.post(sender, m.ActorFound(token, actor.id, request.class_name, request.methods, created, ""))
+
+    def on_find_actor(self, sender: str, find: m.FindActor) -> None:
+        actor = self.table.named(find.namespace, find.name)
+        if actor is not None:
+            self._introduce(sender, find.token, actor, created=False)
+            return
+        known = ", ".join(sorted(self.table.names(find.namespace))) or "none"
+        error = f"there is no actor named {find.name!r} in namespace {find.namespace!r}; there are: {known}"
+        self._node.post(sender, m.ActorFound(find.token, b"", "", {}, False, error))
+
+    def on_watch_actor(self, sender: str, watch: m.WatchActor) -> None:
+        actor = self.table.get(watch.actor)
+        if actor is None:
+            error = f"actor {watch.actor.hex()} is unknown here: it lived in an engine that was shut down"
+            self._node.post(sender, m.ActorState(watch.actor, "", error, b"", 0))
+            return
+        actor.watchers.add(sender)
+        self._node.post(sender, actor.message())
+
+    def on_actor_started(self, sender: str, message: m.ActorStarted) -> None:
+        actor = self.table.get(message.actor)
+        outcome = m.decode_outcome(message.outcome)
+        self._node.store.add_outcome(outcome.task, message.outcome)
+        if actor is None or actor.state == DEAD:
+            self._node.pool.kill(sender)
+            return
+        self._node.tasks.pop(actor.id, None)
+        if outcome.status == m.FINISHED:
+            self._node.scheduler.became_actor(sender)
+            self.table.started(actor, sender)
+            self._tell_watchers(actor)
+            if actor.leaving:
+                self._node.dismiss(sender)
+        else:
+            self._node.scheduler.finished(sender, outcome.task, outcome.duration)
+            (cause,) = outcome.values
+            assert isinstance(cause, m.Failed)
+            self._dead(actor, f"{actor.describe()} could not start: its __init__ raised", cause.error)
+
+    def lost(self, actor_id: bytes, reason: str) -> None:
+        """Its worker ended."""
+        actor = self.table.get(actor_id)
+        if actor is None or actor.state == DEAD:
+            return
+        if self.table.may_restart(actor):
+            self._node.store.add_event("actor restarted", actor.id.hex(), reason)
+            actor.creation.attempt += 1
+            self._node.tasks[actor.id] = actor.creation
+            self._node.scheduler.retry(actor.creation)
+            self._tell_watchers(actor)
+        else:
+            why = "all its handles are gone" if actor.leaving else reason
+            self._dead(actor, f"{actor.describe()} is dead: {why}", b"")
+
+    def _dead(self, actor: Actor, text: str, cause: bytes) -> None:
+        self._node.store.add_event("actor died", actor.id.hex(), text)
+        self._node.directory.forget(actor.id)
+        self.table.died(actor, text, cause)
+        self._tell_watchers(actor)
+
+    def _tell_watchers(self, actor: Actor) -> None:
+        for watcher in actor.watchers:
+            self._node.post(watcher, actor.message())
+
+    def on_kill_actor(self, sender: str, message: m.KillActor) -> None:
+        actor = self.table.get(message.actor)
+        if actor is None or actor.state == DEAD:
+            return
+        if message.no_restart:
+            actor.restarts_left = 0
+            worker = actor.creation.worker
+            self._dead(actor, f"{actor.describe()} is dead: it was killed by kill()", b"")
+            self._node.scheduler.withdraw(actor.creation)
+            self._node.tasks.pop(actor.id, None)
+            if worker:
+                self._node.pool.kill(worker)
+        elif actor.state == ALIVE:
+            self._node.pool.kill(actor.worker)
+
+    def handles_gone(self, actor_id: bytes) -> None:
+        """Nobody can call it any more: it finishes what it has and ends."""
+        actor = self.table.get(actor_id)
+        if actor is None or actor.state == DEAD:
+            return
+        actor.leaving = True
+        if actor.state == ALIVE:
+            self._node.dismiss(actor.worker)

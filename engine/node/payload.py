@@ -1,0 +1,19 @@
+"""What the daemon keeps with a task while the scheduler decides where it goes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..messages import Spec
+
+
+class Payload:
+    """What the daemon keeps with a task."""
+
+    __slots__ = ("adopted", "raw", "spec")
+
+    def __init__(self, spec: Spec, raw: msgspec.Raw) -> None:
+        self.spec = spec
+        self.raw = raw
+        self.adopted = False
+        """Its owner is another than when it was handed out: its worker reports to somebody who is dead."""
