@@ -37,7 +37,7 @@ REVOKE_AFTER_MS = 5
 STOP_SECONDS = 0.3
 """At the end, for workers to report what they have just finished."""
 
-FAILED_STARTS = 3
+FAILED_STARTS = 10
 HIGH_CPU = 64
 LAST_WORDS = (m.Logged, m.Print)
 """What still counts when it arrives after the end of its sender, whose tasks are with others by then."""
@@ -282,6 +282,8 @@ class Daemon:
             task.payload.spec.owner = spec.owner
             task.payload.raw = msgspec.Raw(m.encode(task.payload.spec))
             task.payload.adopted = True
+            for index in range(spec.num_returns):
+                self.directory.wanted_again(object_id(spec.task, index), spec.owner)
             return True
         outcome = self.store.outcome(spec.task)
         if outcome is None:
@@ -354,11 +356,12 @@ class Daemon:
                 self._exists(oid, value, owner)
 
     def _exists(self, oid: bytes, value: m.Value, owner: str) -> None:
-        ready, askers = self.directory.exists(oid, value, owner)
+        ready, askers, freed = self.directory.exists(oid, value, owner)
         for task in ready:
             self.enqueue(task)
         for process in askers:
             self.post(process, m.Resolved(oid, value))
+        self._free(freed)
 
     def _fail(self, task: Task, error: bytes, status: int, worker: str = "") -> None:
         """Ends a task with an error that no worker can report."""
@@ -421,6 +424,9 @@ class Daemon:
         for oid in freed.objects:
             if oid.endswith(HANDLE_INDEX):
                 self.actors.handles_gone(oid[:-2])
+        for oid in freed.unseen:
+            if not oid.endswith(HANDLE_INDEX) and self.store.value(oid) is None:
+                self.directory.unwanted(oid)
 
     def _drop_segments(self, process: str) -> None:
         """Removes those segments of a dead process in which nothing lives any more."""

@@ -8,7 +8,8 @@ tasks, puts are announced when they are large or when their ref leaves its owner
 (objects with the ref inside). Counts are sums of +1 and -1 that commute, because they come over different
 connections: the submitter of a task adds what the worker retained *before* it releases its own pin, on one
 connection; the worker may take it back earlier, on another, and the sum is then -1 for a moment, which counts as
-held. A process that died holds nothing, and late sums for it are dropped.
+held. A process that died holds nothing, and late sums for it are dropped. In the same way an owner, who gets results
+straight from the worker, may release an object before the node hears that it exists: it is freed on arrival then.
 
 Only objects that need it are tracked: large ones, ones with refs inside, ones whose refs left their owner. A small
 result that only its owner ever saw leaves no trace here.
@@ -42,6 +43,8 @@ class Freed:
     blocks: list[tuple[str, str, int]] = field(default_factory=list)
     """(process, segment, offset)"""
     objects: list[bytes] = field(default_factory=list)
+    unseen: list[bytes] = field(default_factory=list)
+    """Objects that are needed no more, of which nothing was known here: they may be to come."""
 
 
 class Directory:
@@ -53,6 +56,8 @@ class Directory:
         self._missing: dict[bytes, int] = {}  # task → deps that are not there yet
         self._resolved: dict[bytes, list[Dep]] = {}
         self._dead: set[bytes] = set()
+        self._unwanted: set[bytes] = set()
+        """To be freed on arrival."""
         self.segments: Counter[str] = Counter()
         """Live objects by segment of shared memory."""
 
@@ -65,7 +70,10 @@ class Directory:
 
     def concerns(self, object_id: bytes, value: Value) -> bool:
         """Whether :meth:`exists` would do anything; the many small results that nobody waits for skip it."""
-        return object_id in self._waiting or not isinstance(value, Inline) or bool(value.refs)
+        return (
+            object_id in self._waiting or not isinstance(value, Inline) or bool(value.refs)
+            or object_id in self._unwanted
+        )
 
     def wait_for(self, task: Task, deps: list[Dep]) -> None:
         """Registers a task for deps whose values are not known yet."""
@@ -80,8 +88,11 @@ class Directory:
         """Registers a process for a value that is not known yet."""
         self._waiting.setdefault(object_id, []).append(process)
 
-    def exists(self, object_id: bytes, value: Value, owner: str) -> tuple[list[Task], list[str]]:
-        """An object came to be. Returns the tasks that have all arguments now, and the processes that asked."""
+    def exists(self, object_id: bytes, value: Value, owner: str) -> tuple[list[Task], list[str], Freed]:
+        """An object came to be.
+
+        Returns the tasks that have all arguments now, the processes that asked, and what is free if nobody did.
+        """
         if isinstance(value, Shm):
             record = self._record(object_id, owner)
             if record.value is None:
@@ -92,12 +103,13 @@ class Directory:
         if not isinstance(value, Failed):
             for inner in value.refs:
                 self._add(inner, object_id, 1)
-        waiters = self._waiting.pop(object_id, None)
-        if waiters is None:
-            return [], []
+        if object_id in self._unwanted:
+            self._unwanted.remove(object_id)
+            if object_id in self._records:
+                self._records[object_id].released = True
         ready: list[Task] = []
         askers: list[str] = []
-        for waiter in waiters:
+        for waiter in self._waiting.pop(object_id, ()):
             if isinstance(waiter, str):
                 askers.append(waiter)
                 continue
@@ -107,7 +119,7 @@ class Directory:
             if not self._missing[waiter.id]:
                 del self._missing[waiter.id]
                 ready.append(waiter)
-        return ready, askers
+        return ready, askers, self._collect(object_id)
 
     def resolved(self, task_id: bytes) -> list[Dep]:
         """The values found for a task's pending deps; kept for a re-run until :meth:`forget`."""
@@ -133,6 +145,18 @@ class Directory:
         """Starts the life of an object that has no value (an actor's handle)."""
         self._record(object_id, owner)
 
+    def unwanted(self, object_id: bytes) -> None:
+        """Frees an object when it arrives: it was released already."""
+        self._unwanted.add(object_id)
+
+    def wanted_again(self, object_id: bytes, owner: str) -> None:
+        """An object that is still to come has a new owner."""
+        self._unwanted.discard(object_id)
+        record = self._records.get(object_id)
+        if record is not None:
+            record.owner = owner
+            record.released = False
+
     def adopt(self, object_id: bytes, owner: str) -> bool:
         """Gives an object whose owner died a new one; False when it has been freed."""
         record = self._records.get(object_id)
@@ -146,7 +170,7 @@ class Directory:
         """The owner needs it no more."""
         record = self._records.get(object_id)
         if record is None:
-            return Freed()
+            return Freed(unseen=[object_id])
         record.released = True
         return self._collect(object_id)
 
@@ -185,6 +209,7 @@ class Directory:
             "objects in shared memory": self.segments.total(),
             "objects waited for": len(self._waiting),
             "arguments found": len(self._resolved),
+            "objects to be freed on arrival": len(self._unwanted),
         }
 
     def _record(self, object_id: bytes, owner: str = "") -> Record:
@@ -211,6 +236,8 @@ class Directory:
         del self._records[object_id]
         freed = Freed(objects=[object_id])
         value = record.value
+        if value is None and record.owner.encode() not in self._dead:
+            freed.unseen.append(object_id)
         if isinstance(value, Shm):
             self.segments[value.segment] -= 1
             freed.blocks.append((value.segment.rpartition("-")[0], value.segment, value.offset))
@@ -225,3 +252,4 @@ class Directory:
 def _merge(into: Freed, more: Freed) -> None:
     into.blocks += more.blocks
     into.objects += more.objects
+    into.unseen += more.unseen
