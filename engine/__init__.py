@@ -15,6 +15,8 @@ The names and their meanings are Ray's, so that a program ports by its import:
 ``docs/architecture.md`` has the processes, the protocol and who owns which state.
 """
 
+from typing import Any
+
 from . import exceptions
 from .api import (
     available_resources,
@@ -33,6 +35,15 @@ from .api import (
 from .options import NearObject
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, method, remote
+
+_NOT_YET = frozenset({"cancel", "timeline", "get_gpu_ids", "util"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NOT_YET:
+        raise AttributeError(f"engine.{name} is not supported yet")
+    raise AttributeError(f"module 'rlflow.engine' has no attribute {name!r}")
+
 
 __all__ = [
     "ActorClass",

@@ -143,6 +143,9 @@ class ActorMethod:
         return refs[0] if self._num_returns == 1 else (refs or None)
 
     def options(self, **options: Any) -> ActorMethod:
+        for name in options:
+            if name != "num_returns":
+                raise UnsupportedError(f"option {name!r} of an actor method is not supported yet; known: num_returns")
         merged = merge_task_options(TaskOptions(num_returns=self._num_returns), options)
         return ActorMethod(self._info, self._handle, self._name, merged.num_returns)
 

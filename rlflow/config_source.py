@@ -74,9 +74,14 @@ class ConfigSource:
     def rename(self, short: str, full: str) -> None:
         """Spells out a shorthand key, so that everything after this sees the full name only."""
         if full in self.values:
-            self.add_problem((short,), f"{short} is short for {full}, which is given too; keep one of them")
-            del self.values[short]
-            return
+            given = {name: self.origins[(name,)].order[0] for name in (short, full)}
+            if given[short] == given[full]:
+                self.add_problem((short,), f"{short} is short for {full}, which is given too; keep one of them")
+            beaten = full if given[short] > given[full] else short  # what is set on the command line wins
+            del self.values[beaten]
+            self.origins = {path: origin for path, origin in self.origins.items() if path[0] != beaten}
+            if beaten == short:
+                return
         self.values[full] = self.values.pop(short)
         self.origins = {
             (full, *path[1:]) if path[0] == short else path: origin for path, origin in self.origins.items()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .process import ProcessBackend
 
 CALLS_PER_BATCH = 128
+LOGGED_BEHIND = 4096
+"""Calls that an actor can have answered at most in the few ms before it logs them."""
 
 
 class PendingCall(NamedTuple):
@@ -42,6 +44,8 @@ class Callee:
     waiting: deque[PendingCall] = field(default_factory=deque)
     in_flight: dict[bytes, PendingCall] = field(default_factory=dict)
     creation_pins: list[ObjectRef] = field(default_factory=list)
+    answered: deque[m.Spec] = field(default_factory=lambda: deque(maxlen=LOGGED_BEHIND))
+    """The last calls that were answered, whose log may not have reached the node before the actor dies."""
 
 
 class ActorCalls:
@@ -81,7 +85,7 @@ class ActorCalls:
         with self._lock:
             if callee.death:
                 while callee.waiting:
-                    self._fail(callee.waiting.popleft(), callee.death)
+                    self._fail(callee, callee.waiting.popleft(), callee.death)
                 return
             while callee.waiting and callee.worker:
                 call = callee.waiting[0]
@@ -106,10 +110,15 @@ class ActorCalls:
         if endpoint.batch(callee.worker, m.Call, msgspec.Raw(m.encode(call.spec))) >= CALLS_PER_BATCH:
             endpoint.flush()
 
-    def finished(self, task: bytes) -> None:
+    def finished(self, task: bytes) -> bool:
+        """An outcome arrived; False when it was not that of a call."""
         callee = self.in_flight.pop(task, None)
-        if callee is not None:
-            callee.in_flight.pop(task, None)
+        if callee is None:
+            return False
+        call = callee.in_flight.pop(task, None)
+        if call is not None:
+            callee.answered.append(call.spec)
+        return True
 
     def on_state(self, state: m.ActorState) -> None:
         callee = self._callees[state.actor]
@@ -125,18 +134,31 @@ class ActorCalls:
                     "the actor's process died while the call was on its way; it may or may not have run"
                 ))
             if state.error or state.incarnation != callee.incarnation:
+                self._publish_answers(callee)
                 for call in list(callee.in_flight.values()):
-                    self._fail(call, lost)
+                    self._fail(callee, call, lost)
             callee.incarnation = state.incarnation
             callee.worker = state.worker
             if state.worker or state.error:
                 callee.creation_pins = []
             self._advance(callee)
 
-    def _fail(self, call: PendingCall, error: bytes) -> None:
+    def _publish_answers(self, callee: Callee) -> None:
+        """Tells the node the results that the dead actor may not have logged: tasks may be waiting for them there."""
+        entries = self._process.objects.entries
+        while callee.answered:
+            spec = callee.answered.popleft()
+            for index in range(spec.num_returns):
+                oid = object_id(spec.task, index)
+                entry = entries.get(oid)
+                if entry is not None and entry.value is not None and not isinstance(entry.value, m.Shm):
+                    self._process.post_node(m.Stored(oid, entry.value))
+
+    def _fail(self, callee: Callee, call: PendingCall, error: bytes) -> None:
         """Ends a call that no actor will answer; the node hears of it for those that wait there."""
         task = call.spec.task
-        self.finished(task)
+        self.in_flight.pop(task, None)
+        callee.in_flight.pop(task, None)
         for index in range(call.spec.num_returns):
             oid = object_id(task, index)
             self._process.post_node(m.Stored(oid, m.Failed(error)))

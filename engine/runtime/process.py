@@ -359,7 +359,6 @@ class ProcessBackend:
         pins = self._pins
         for outcome in message.outcomes:
             task = outcome.task
-            self._unfinished -= 1
             for borrowed in outcome.retained:
                 self.post_node(m.Hold(borrowed, outcome.worker.encode(), 1))
             for index, value in enumerate(outcome.values):
@@ -370,8 +369,8 @@ class ProcessBackend:
                 arrived(oid, value, outcome.worker)
             if pins:
                 pins.pop(task, None)
-            if self.calls.in_flight:
-                self.calls.finished(task)
+            if not (self.calls.in_flight and self.calls.finished(task)):
+                self._unfinished -= 1
 
     def _on_free_blocks(self, sender: str, message: m.FreeBlocks) -> None:
         for segment, offset in message.blocks:

@@ -10,8 +10,8 @@ from rlflow.algorithms import env_snapshots
 from rlflow.algorithms.envs import VectorStepper
 
 CLASSIC = ["CartPole-v1", "Pendulum-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Acrobot-v1"]
-CASES = [*CLASSIC, "SyncCartPole-v0"]  # CartPole-v1 is a native vector env, SyncCartPole-v0 is not
-gymnasium.register("SyncCartPole-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
+CASES = [*CLASSIC, "FromSingleEnvs-v0"]  # CartPole-v1 is a native vector env, FromSingleEnvs-v0 is not
+gymnasium.register("FromSingleEnvs-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv")
 
 
 def make(name: str) -> VectorStepper:

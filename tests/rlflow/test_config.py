@@ -145,6 +145,13 @@ def test_files_that_are_none() -> None:
         read_config_file(Path("picture.yaml"))
 
 
+def test_a_shorthand_on_the_command_line_beats_the_full_name_in_the_file() -> None:
+    Path("c.yaml").write_text(GOOD + "learning_rate: 1e-4\n")
+    assert check(Path("c.yaml"), "lr=3e-4").as_mapping()["learning_rate"] == 3e-4
+    Path("c.yaml").write_text(GOOD + "lr: 1e-4\n")
+    assert check(Path("c.yaml"), "learning_rate=3e-4").as_mapping()["learning_rate"] == 3e-4
+
+
 def test_overrides_win_are_yaml_and_may_reach_inside() -> None:
     Path("c.yaml").write_text(GOOD)
     values = check(
