@@ -20,6 +20,10 @@ from rlflow.engine.node.scheduler import Scheduler, Task
 
 MAX_RETRIES = 1
 DEPTH = 3
+CHILDREN: list[list[dict[str, int]]] = [
+    [{"CPU": 1}], [{"CPU": 1}, {"CPU": 1, "slot": 1}], [{"CPU": 2}], [{"GPU": 1}], [{}, {"CPU": 1, "GPU": 1}], [],
+]
+"""What a task that blocks submits first and then waits for."""
 
 
 @dataclass(eq=False)
@@ -64,6 +68,8 @@ class Cluster:
         self.ended: set[Task] = set()
         """Those whose owner has a result."""
         self.depth: dict[Task, int] = {}
+        self.modest: set[Task] = set()
+        """Below a task that holds more than CPUs, nobody may ask for more than CPUs: parents could block each other."""
         self.count = 0
 
     # ------------------------------------------------------------ tasks
@@ -229,26 +235,52 @@ class Cluster:
                         used[name] += amount
         assert all(used[name] <= amount for name, amount in self.scheduler.capacity.items()), used
 
-    def steps(self) -> list[Callable[[], None]]:
-        """All that could happen next by itself."""
-        steps: list[Callable[[], None]] = [self.plan]
+    def block_on_children(self, worker: ModelWorker, choice: int) -> None:
+        parent = worker.stack[-1].task
+        modest = parent in self.modest or parent.exclusive or bool(parent.demand.keys() - {"CPU"})
+        awaits = []
+        for demand in CHILDREN[choice % len(CHILDREN)]:
+            if modest:
+                demand = {name: amount for name, amount in demand.items() if name == "CPU"}
+            child = self.submit(demand, "short", False, "", self.depth[parent] + 1)
+            awaits.append(child)
+            if modest:
+                self.modest.add(child)
+        self.block(worker, awaits, may_nest=choice % 3 > 0)
+
+    def revoke_overdue(self) -> None:
+        overdue = self.scheduler.overdue()
+        assert self.scheduler.has_pipelined() or not overdue
+        for worker_id in overdue:
+            self.workers[worker_id].inbox.append(("revoke",))
+
+    def step(self, choice: int) -> None:
+        """One of the things that could happen next."""
+        steps: list[Callable[[], None]] = [self.plan, self.revoke_overdue]
+        choice = choice * 0x9E3779B1 % 2**32  # small numbers are drawn most often
+        detail = choice >> 16
         if self.starting:
-            steps.append(self.start_worker)
+            steps += [self.start_worker]
         for worker in (*self.workers.values(), *self.buried):
-            if worker.outbox:
-                steps.append(partial(self.deliver, worker))
-            if worker.dead:
-                continue
             top = worker.top()
+            if worker.outbox:
+                steps += [partial(self.deliver, worker)] * 2
+            if worker.dead:
+                steps += [partial(self.bury, worker)] * (worker.id in self.workers)
+                continue
+            if detail % 64 == 63:
+                steps += [partial(setattr, worker, "dead", True)]
             if worker.inbox:
-                steps.append(partial(self.receive, worker))
+                steps += [partial(self.receive, worker)] * 2
             if worker.queue and (top is None or top.awaits is not None):
-                steps.append(partial(self.start, worker))
-            if top is not None and top.awaits is None and top is not worker.actor:
-                steps.append(partial(self.finish, worker))
+                steps += [partial(self.start, worker)] * 2
             if top is not None and top.awaits is not None and self.ended.issuperset(top.awaits):
-                steps.append(partial(self.unblock, worker))
-        return steps
+                steps += [partial(self.unblock, worker)]
+            if top is not None and top.awaits is None:
+                steps += [partial(self.finish, worker, fails=detail % 4 == 3)]
+                if self.depth[top.task] < DEPTH:
+                    steps += [partial(self.block_on_children, worker, detail)]
+        steps[choice % len(steps)]()
 
     # ------------------------------------------------------------ the end
 
@@ -298,6 +330,8 @@ class Cluster:
             assert any(left[name] < amount for name, amount in task.demand.items()), "starved"
         assert self.handed.keys() == {attempt.task for worker in holding for attempt in worker.stack}
         assert self.scheduler.free == left or any(w.actor is not None and w.actor.awaits is not None for w in holding)
+        assert self.scheduler._idle.keys() == self.workers.keys() - {worker.id for worker in holding}
+        assert self.scheduler._starting == self.starting == 0
         assert self.scheduler.held_by_actors == {
             name: sum(w.actor.task.demand.get(name, 0) for w in holding if w.actor is not None) for name in left
         }
@@ -307,87 +341,41 @@ CAPACITY = st.fixed_dictionaries({"CPU": st.integers(1, 4), "GPU": st.integers(0
 DEMAND = st.fixed_dictionaries(
     {}, optional={"CPU": st.integers(1, 3), "GPU": st.integers(1, 2), "slot": st.integers(1, 3)}
 )
-INDEX = st.integers(0, 2**16)
+SUBMISSIONS = st.lists(
+    st.tuples(
+        DEMAND, st.sampled_from(["short", "long"]), st.sampled_from([False, False, False, True]),
+        st.sampled_from(["", "", "w3", "w9"]), st.integers(1, 5),
+    ),
+    min_size=1, max_size=5,
+)
+CHOICES = st.lists(st.integers(0, 2**32 - 1), min_size=40, max_size=100)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
     cluster: Cluster
 
-    @initialize(capacity=CAPACITY, prestart=st.integers(0, 3))
-    def begin(self, capacity, prestart):
+    @initialize(capacity=CAPACITY, prestart=st.integers(0, 3), tasks=SUBMISSIONS, choices=CHOICES)
+    def begin(self, capacity, prestart, tasks, choices):
         self.cluster = Cluster(capacity, prestart)
+        self.submit(tasks)
+        self.things_take_their_course(choices)
 
-    def living(self):
-        return [worker for worker in self.cluster.workers.values() if not worker.dead]
+    @rule(tasks=SUBMISSIONS)
+    def submit(self, tasks):
+        for demand, function, exclusive, prefer, copies in tasks:
+            for _ in range(copies):
+                self.cluster.submit(demand, function, exclusive, prefer)
 
-    def running(self):
-        return [worker for worker in self.living() if worker.stack and worker.top().awaits is None]
-
-    @rule(
-        demand=DEMAND, short=st.booleans(), exclusive=st.sampled_from([False, False, False, True]), index=INDEX,
-        copies=st.integers(1, 6),
-    )
-    def submit(self, demand, short, exclusive, index, copies):
-        prefer = f"w{index % 8}" if index % 3 == 0 else ""
-        for _ in range(copies):
-            self.cluster.submit(demand, "short" if short else "long", exclusive, prefer)
-
-    @rule(choices=st.lists(INDEX, min_size=1, max_size=30))
+    @rule(choices=CHOICES)
     def things_take_their_course(self, choices):
         for choice in choices:
-            steps = self.cluster.steps()
-            steps[choice % len(steps)]()
+            self.cluster.step(choice)
 
     @precondition(lambda self: self.cluster.starting)
     @rule()
     def worker_does_not_start(self):
         self.cluster.starting -= 1
         self.cluster.scheduler.start_failed()
-
-    @precondition(lambda self: self.running())
-    @rule(index=INDEX)
-    def creation_of_an_actor_fails(self, index):
-        creating = [w for w in self.running() if w.top().task.exclusive and w.actor is None]
-        if creating:
-            self.cluster.finish(creating[index % len(creating)], fails=True)
-
-    @precondition(lambda self: self.running())
-    @rule(index=INDEX, children=st.lists(DEMAND, max_size=3), may_nest=st.booleans())
-    def task_blocks(self, index, children, may_nest):
-        """On children of its own, which ask for CPUs only if it holds anything else: or they could block each other."""
-        running = self.running()
-        worker = running[index % len(running)]
-        parent = worker.top().task
-        depth = self.cluster.depth[parent] + 1
-        if depth > DEPTH:
-            return
-        only_cpus = parent.exclusive or parent.demand.keys() - {"CPU"}
-        awaits = [
-            self.cluster.submit(
-                {name: amount for name, amount in demand.items() if name == "CPU" or not only_cpus},
-                "short", False, "", depth,
-            )
-            for demand in children
-        ]
-        self.cluster.block(worker, awaits, may_nest)
-
-    @rule()
-    def nothing_happens_for_a_while(self):
-        assert self.cluster.scheduler.has_pipelined() or not self.cluster.scheduler.overdue()
-        for worker_id in self.cluster.scheduler.overdue():
-            self.cluster.workers[worker_id].inbox.append(("revoke",))
-
-    @precondition(lambda self: self.living())
-    @rule(index=INDEX)
-    def worker_dies(self, index):
-        living = self.living()
-        living[index % len(living)].dead = True
-
-    @precondition(lambda self: any(worker.dead for worker in self.cluster.workers.values()))
-    @rule(index=INDEX)
-    def death_is_noticed(self, index):
-        dead = [worker for worker in self.cluster.workers.values() if worker.dead]
-        self.cluster.bury(dead[index % len(dead)])
 
     @invariant()
     def books_balance(self):
@@ -408,4 +396,4 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestScheduler.settings = settings(max_examples=100, stateful_step_count=6, deadline=None)
