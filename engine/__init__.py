@@ -22,11 +22,9 @@ from .api import (
     available_resources,
     cluster_resources,
     get,
-    get_actor,
     get_runtime_context,
     init,
     is_initialized,
-    kill,
     nodes,
     put,
     shutdown,
@@ -34,7 +32,7 @@ from .api import (
 )
 from .options import NearObject
 from .refs import ObjectRef
-from .remote import ActorClass, ActorHandle, RemoteFunction, method, remote
+from .remote import ActorClass, ActorHandle, RemoteFunction, get_actor, kill, method, remote
 
 _NOT_YET = frozenset({"cancel", "timeline", "get_gpu_ids", "util"})
 

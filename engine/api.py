@@ -5,14 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .backend import Backend, RuntimeContext
 from .exceptions import EngineStateError, UnsupportedError
 from .refs import ObjectRef, set_ref_host
-
-if TYPE_CHECKING:
-    from .remote import ActorHandle
 
 _backend: Backend | None = None
 _owner_pid = 0
@@ -158,22 +155,6 @@ def wait(
     if not 0 < num_returns <= max(len(checked), 1):
         raise ValueError(f"num_returns must be between 1 and {len(checked)}, got {num_returns}")
     return current_backend().wait(checked, num_returns, timeout)
-
-
-def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
-    """Kills an actor at once; its pending calls fail with ActorDiedError."""
-    from .remote import ActorHandle
-
-    if not isinstance(actor, ActorHandle):
-        raise TypeError(f"kill() takes an actor handle, got {type(actor).__name__}; tasks cannot be killed this way")
-    current_backend().kill_actor(actor._info, no_restart)
-
-
-def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
-    """The living actor of that name. Raises ValueError when there is none."""
-    from .remote import ActorHandle
-
-    return ActorHandle(*current_backend().get_actor(name, namespace))
 
 
 def cluster_resources() -> dict[str, float]:

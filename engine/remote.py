@@ -173,6 +173,18 @@ def method(*, num_returns: int = 1) -> Callable[[Callable[..., Any]], Callable[.
     return mark
 
 
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+    """Kills an actor at once; its pending calls fail with ActorDiedError."""
+    if not isinstance(actor, ActorHandle):
+        raise TypeError(f"kill() takes an actor handle, got {type(actor).__name__}; tasks cannot be killed this way")
+    api.current_backend().kill_actor(actor._info, no_restart)
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+    """The living actor of that name. Raises ValueError when there is none."""
+    return ActorHandle(*api.current_backend().get_actor(name, namespace))
+
+
 def _wrap(target: Any, options: Mapping[str, Any]) -> RemoteFunction | ActorClass:
     if isinstance(target, (RemoteFunction, ActorClass)):
         raise TypeError(f"{target.__qualname__} is remote already")
