@@ -31,6 +31,10 @@ class _Pin(weakref.ref["NDArray[np.uint8]"]):
     object_id: bytes
 
 
+def _owner(segment: str) -> str:
+    return segment.rpartition("-")[0]
+
+
 class SegmentReader:
     """Maps segments of other processes (and of this one) for reading."""
 
@@ -39,6 +43,9 @@ class SegmentReader:
         self._folder = folder
         self._unpin = unpin
         self._segments: dict[str, mmap.mmap] = {}
+        self._dead: set[str] = set()
+        """Processes whose segments are not kept: what lives in them ends some time, and nothing new comes."""
+
         self._pins: dict[int, _Pin] = {}
 
     def load(self, object_id: bytes, value: Shm) -> tuple[Any, bool]:
@@ -71,8 +78,16 @@ class SegmentReader:
             memory = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
         finally:
             os.close(fd)
-        self._segments[name] = memory
+        if _owner(name) not in self._dead:
+            self._segments[name] = memory
         return memory
+
+    def forget(self, process: str) -> None:
+        """Its mappings end with the arrays over them."""
+        self._dead.add(process)
+        for name in list(self._segments):
+            if _owner(name) == process:
+                del self._segments[name]
 
     def close(self) -> None:
         """Forgets the mappings; those that arrays still look into stay until the arrays are gone."""
