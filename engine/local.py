@@ -71,6 +71,11 @@ class LocalBackend(ProcessBackend):
         super().__init__(session, session.driver, TaskScope(None, None, 0, new_scope()), self._pidfd)
         self._unguard_ctrl_c = guard_ctrl_c()
 
+    @property
+    def supervisor_pid(self) -> int:
+        """All other processes of the engine are below it."""
+        return self._supervisor.pid
+
     def await_welcome(self) -> None:
         if not self.endpoint.wait_until(lambda: self.welcome or bool(self.failure), START_SECONDS):
             raise StartupError(f"the engine did not start within {START_SECONDS:g} s.\n{self._logs()}")

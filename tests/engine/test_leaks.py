@@ -8,9 +8,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from rlflow import engine
 from rlflow.engine.testing import leak_check
 
 SLEEPER = [sys.executable, "-c", "import sys; sys.stdin.read()", "left-behind"]
@@ -161,3 +164,75 @@ def test_environment_is_as_before() -> None:
     with leak_check():
         pass
     assert dict(os.environ) == before
+
+
+# --- an engine that goes on ---
+
+
+@engine.remote
+class Maker:
+    def large(self):
+        return np.zeros(100_000)
+
+    def starts_a_process(self):
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)", "left-behind"]).pid
+
+
+@engine.remote
+def square(x):
+    return x * x
+
+
+def keep_maker(kept: list[Any], **options: Any) -> None:
+    kept.append(Maker.options(**options).remote())
+    engine.get(kept[0].large.remote())
+
+
+LEAKS: dict[str, Callable[[list[Any]], None]] = {
+    "1 objects of the process": lambda kept: kept.append(engine.put(1)),
+    "1 objects in shared memory": lambda kept: kept.append(engine.get(engine.put(np.zeros(100_000)))),
+    "1 living actors": keep_maker,
+    "resources in use: {'CPU': 1.0}": lambda kept: keep_maker(kept, num_cpus=1),
+    "1 objects waited for": lambda kept: kept.append(square.remote(square.options(num_cpus=3).remote(1))),
+    "file descriptor": lambda kept: kept.append(open(os.devnull)),  # noqa: SIM115
+}
+
+
+def test_use_of_a_running_engine_is_no_leak() -> None:
+    """Workers that actors use up, memory that stays mapped and connections are the engine's own."""
+    engine.init(num_cpus=2, log_to_driver=False)
+    assert engine.get([square.remote(i) for i in range(100)]) == [i * i for i in range(100)]
+    for _ in range(3):
+        with leak_check(running_engine=True):
+            assert engine.get(Maker.remote().large.remote()).sum() == 0
+            assert engine.get(engine.put(np.zeros(100_000))).sum() == 0
+            with pytest.raises(TypeError):
+                engine.get(square.remote("text"))
+    engine.shutdown()
+
+
+def test_what_stays_in_a_running_engine_is_a_leak() -> None:
+    engine.init(num_cpus=2, log_to_driver=False)
+    for words, leak in LEAKS.items():
+        kept: list[Any] = []
+        with pytest.raises(AssertionError) as caught, leak_check(timeout=0.05, running_engine=True):
+            leak(kept)
+        if words == "file descriptor":
+            kept[0].close()
+        kept.clear()
+        assert words in str(caught.value)
+    engine.shutdown()
+
+
+def test_a_process_that_an_actor_leaves_is_a_leak() -> None:
+    engine.init(num_cpus=2, log_to_driver=False)
+    with pytest.raises(AssertionError) as caught, leak_check(timeout=0.5, running_engine=True):
+        assert engine.get(Maker.remote().starts_a_process.remote())
+    engine.shutdown()  # takes it down
+    assert "processes of the engine, there were" in str(caught.value) and "left-behind" in str(caught.value)
+
+
+def test_an_engine_that_was_stopped_is_missed() -> None:
+    engine.init(num_cpus=1)
+    with pytest.raises(AssertionError, match="does not run any more"), leak_check(timeout=0.05, running_engine=True):
+        engine.shutdown()

@@ -176,3 +176,19 @@ def test_a_large_result_of_a_nested_task():
         return engine.get(identity.remote(np.arange(300_000)))
 
     assert engine.get(outer.remote()).sum() == np.arange(300_000).sum()
+
+
+def test_many_arrays_of_an_actor():
+    """Dropped at once, before the node has heard of them."""
+
+    @engine.remote
+    class Maker:
+        def array(self, i):
+            return np.full(30_000, i)
+
+    maker = Maker.remote()
+    for i in range(50):
+        assert engine.get(maker.array.remote(i))[-1] == i
+    arrays = engine.get([maker.array.remote(i) for i in range(50)])
+    del maker
+    assert [array[0] for array in arrays] == list(range(50))

@@ -102,13 +102,14 @@ def said(caplog, capfd, recorded):
     ],
     ids=["custom", "cpus", "gpus"],
 )
-def test_a_task_that_can_never_run(cluster, options, words, caplog, capfd):
+def test_a_task_that_can_never_run(backend, options, words, caplog, capfd):
+    engine.init(backend=backend, num_cpus=2)
     caplog.set_level(logging.WARNING)
     with warnings.catch_warnings(record=True) as recorded:
         warnings.simplefilter("always")
         ref = identity.options(**options).remote(1)
         with pytest.raises(GetTimeoutError):
-            engine.get(ref, timeout=0.5)
+            engine.get(ref, timeout=0.2)
     seen = said(caplog, capfd, recorded)
     assert "identity" in seen
     for word in words:
@@ -119,13 +120,14 @@ def test_a_task_that_can_never_run(cluster, options, words, caplog, capfd):
     assert engine.get(identity.remote("others go on")) == "others go on"
 
 
-def test_an_actor_that_can_never_start(cluster, caplog, capfd):
+def test_an_actor_that_can_never_start(backend, caplog, capfd):
+    engine.init(backend=backend, num_cpus=2)
     caplog.set_level(logging.WARNING)
     with warnings.catch_warnings(record=True) as recorded:
         warnings.simplefilter("always")
         holder = Holder.options(resources={"camera": 1}).remote()
         with pytest.raises(GetTimeoutError):
-            engine.get(holder.ready.remote(), timeout=0.5)
+            engine.get(holder.ready.remote(), timeout=0.2)
     seen = said(caplog, capfd, recorded)
     assert "Holder" in seen and "camera" in seen
     assert engine.get(Holder.remote().ready.remote()) == "ready"

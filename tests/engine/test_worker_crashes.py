@@ -93,7 +93,7 @@ def test_what_the_worker_said_last_is_in_the_error(tmp_path):
 
 
 def test_tasks_queued_behind_a_crash_are_neither_lost_nor_blamed(tmp_path):
-    """Every innocent task arrives; each crash makes it run once more at most, if its report was lost with the worker."""
+    """Every innocent task arrives; a crash makes it run once more at most, if its report was lost with the worker."""
 
     @engine.remote
     def quick(path, value, crash_at):
