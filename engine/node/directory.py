@@ -77,9 +77,10 @@ class Directory:
 
     def wait_for(self, task: Task, deps: list[Dep]) -> None:
         """Registers a task for deps whose values are not known yet."""
-        self._missing[task.id] = len(deps)
-        for dep in deps:
-            self._waiting.setdefault(dep.object_id, []).append(task)
+        missing = {dep.object_id for dep in deps}
+        self._missing[task.id] = len(missing)
+        for object_id in missing:
+            self._waiting.setdefault(object_id, []).append(task)
 
     def resolve_now(self, task: Task, dep: Dep, value: Value) -> None:
         self._resolved.setdefault(task.id, []).append(Dep(dep.slot, dep.object_id, value))
@@ -113,6 +114,8 @@ class Directory:
             if isinstance(waiter, str):
                 askers.append(waiter)
                 continue
+            if waiter.id not in self._missing:  # given up
+                continue
             slots = [dep for dep in waiter.payload.spec.deps if dep.object_id == object_id]
             self._resolved.setdefault(waiter.id, []).extend(Dep(dep.slot, object_id, value) for dep in slots)
             self._missing[waiter.id] -= 1
@@ -126,7 +129,9 @@ class Directory:
         return self._resolved.get(task_id, [])
 
     def forget(self, task_id: bytes) -> None:
+        """The task has ended, or will never start."""
         self._resolved.pop(task_id, None)
+        self._missing.pop(task_id, None)
 
     def unresolved(self, task: Task) -> list[bytes]:
         """The deps a waiting task still lacks."""
@@ -219,6 +224,7 @@ class Directory:
             record.released = owner.encode() in self._dead
         elif owner:
             record.owner = owner
+            record.released |= owner.encode() in self._dead
         return record
 
     def _add(self, object_id: bytes, holder: bytes, count: int) -> None:
@@ -230,22 +236,33 @@ class Directory:
             holders.pop(holder, None)
 
     def _collect(self, object_id: bytes) -> Freed:
-        record = self._records.get(object_id)
-        if record is None or not record.released or record.holders:
-            return Freed()
-        del self._records[object_id]
-        freed = Freed(objects=[object_id])
-        value = record.value
-        if value is None and record.owner.encode() not in self._dead:
-            freed.unseen.append(object_id)
-        if isinstance(value, Shm):
-            self.segments[value.segment] -= 1
-            freed.blocks.append((value.segment.rpartition("-")[0], value.segment, value.offset))
-        if value is not None and not isinstance(value, Failed):
-            for inner in value.refs:
-                inner_record = self._records.get(inner)
-                if inner_record is not None and inner_record.holders.pop(object_id, None) is not None:
-                    _merge(freed, self._collect(inner))
+        """Forgets the object if nobody needs it, and then what it alone held; a loop, because chains may be long."""
+        freed = Freed()
+        candidates = [object_id]
+        while candidates:
+            object_id = candidates.pop()
+            record = self._records.get(object_id)
+            if record is None or record.holders:
+                continue
+            value = record.value
+            if not record.released:
+                if value is None and not record.owner:  # never announced: only its holders made it known here
+                    del self._records[object_id]
+                continue
+            del self._records[object_id]
+            freed.objects.append(object_id)
+            if value is None:
+                if record.owner.encode() not in self._dead:
+                    freed.unseen.append(object_id)
+                continue
+            if isinstance(value, Shm):
+                self.segments[value.segment] -= 1
+                freed.blocks.append((value.segment.rpartition("-")[0], value.segment, value.offset))
+            if not isinstance(value, Failed):
+                for inner in value.refs:
+                    inner_record = self._records.get(inner)
+                    if inner_record is not None and inner_record.holders.pop(object_id, None) is not None:
+                        candidates.append(inner)
         return freed
 
 
