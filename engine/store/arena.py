@@ -90,9 +90,9 @@ class Arena:
 
     def _grow(self, size: int) -> _Segment:
         wanted = max(self._next_size, (size + mmap.PAGESIZE - 1) & -mmap.PAGESIZE)
-        used = sum(entry.stat().st_size for entry in os.scandir(self._folder))
+        used = self._taken()
         if used + wanted > self._capacity:
-            wanted = max(size + mmap.PAGESIZE - 1 & -mmap.PAGESIZE, mmap.PAGESIZE)
+            wanted = (size + mmap.PAGESIZE - 1) & -mmap.PAGESIZE
         if used + wanted > self._capacity:
             raise ObjectStoreFullError(
                 f"no room for an object of {size / 1e6:.1f} MB: the object store has {self._capacity / 1e6:.0f} MB "
@@ -120,3 +120,12 @@ class Arena:
         segment = self._segments[name] = _Segment(name, memory, wanted)
         self._next_size = min(self._next_size * 2, LARGEST_STEP)
         return segment
+
+    def _taken(self) -> int:
+        """Bytes in the segments of all processes."""
+        taken = 0
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # the node removes those of dead processes at any time
+                    taken += entry.stat().st_size
+        return taken

@@ -1,5 +1,7 @@
 """The object directory fed by hand: who waits, who holds, what is freed. See also ``test_directory_holding.py``."""
 
+from itertools import pairwise
+
 import pytest
 
 from rlflow.engine.messages import Dep, Failed, Inline, Shm
@@ -179,7 +181,7 @@ def test_a_container_that_is_registered_before_its_inner_object_exists(directory
 def test_a_long_chain_of_containers_is_freed_whole(directory):
     links = [i.to_bytes(4, "big") for i in range(10_000)]
     directory.exists(links[0], large(), "driver")
-    for inner, outer in zip(links, links[1:], strict=False):
+    for inner, outer in pairwise(links):
         directory.exists(outer, small(inner), "driver")
     for link in links[:-1]:
         assert directory.release(link).objects == []

@@ -1,0 +1,252 @@
+"""Large values in shared memory: written by one process, read by others without a copy, reused when free."""
+
+import gc
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rlflow.engine.exceptions import ObjectLostError, ObjectStoreFullError
+from rlflow.engine.messages import Shm
+from rlflow.engine.serialization import dumps
+from rlflow.engine.store.allocator import ALIGNMENT
+from rlflow.engine.store.arena import FIRST_SEGMENT, Arena
+from rlflow.engine.store.reader import SegmentReader
+
+CAPACITY = 16 << 20
+
+
+@pytest.fixture
+def arena(tmp_path: Path) -> Iterator[Arena]:
+    arena = Arena(tmp_path, "w1", CAPACITY)
+    yield arena
+    arena.close()
+
+
+@pytest.fixture
+def unpinned() -> list[bytes]:
+    return []
+
+
+@pytest.fixture
+def reader(tmp_path: Path, unpinned: list[bytes]) -> Iterator[SegmentReader]:
+    reader = SegmentReader(tmp_path, unpinned.append)
+    yield reader
+    gc.collect()
+    reader.close()
+
+
+def write(arena: Arena, value: object) -> Shm:
+    return arena.write(dumps(value), [])
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.tuples(st.sampled_from(["u1", "i8", "f4", "c16", "?"]), st.lists(st.integers(0, 9), max_size=3)).map(
+            lambda drawn: np.arange(int(np.prod(drawn[1]))).astype(drawn[0]).reshape(drawn[1])
+        ),
+        st.binary(max_size=200),
+        st.text(max_size=10),
+    ),
+    lambda parts: st.lists(parts, max_size=4) | st.dictionaries(st.text(max_size=3), parts, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(VALUES)
+def test_what_is_read_is_what_was_written(arena, reader, unpinned, value):
+    unpinned.clear()
+    written = write(arena, value)
+    assert written.offset % ALIGNMENT == 0
+    loaded, pinned = reader.load(b"id", written)
+    assert pickle.dumps(loaded) == pickle.dumps(value) or repr(loaded) == repr(value)
+    assert unpinned == []
+    del loaded
+    assert unpinned == [b"id"] * pinned
+    arena.free(written.segment, written.offset)
+
+
+def test_another_process_reads_the_same_bytes(arena, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, size, dtype=np.uint8) for size in (1, 63, 64, 100_000, 3_000_000)]
+    written = write(arena, arrays)
+    program = (
+        "import hashlib, pickle, sys\n"
+        "from pathlib import Path\n"
+        "from rlflow.engine.messages import Shm\n"
+        "from rlflow.engine.store.reader import SegmentReader\n"
+        "reader = SegmentReader(Path(sys.argv[1]), lambda _: None)\n"
+        "value = Shm(sys.argv[2], int(sys.argv[3]), [int(size) for size in sys.argv[4].split(',')])\n"
+        "arrays, pinned = reader.load(b'id', value)\n"
+        "print(pinned, *[hashlib.sha256(array).hexdigest() for array in arrays])\n"
+    )
+    sizes = ",".join(map(str, written.sizes))
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path, written.segment, str(written.offset), sizes],
+        capture_output=True, text=True, check=True,
+    )
+    assert done.stdout.split() == ["True", *[hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]]
+
+
+def test_arrays_are_read_only_and_aligned(arena, reader):
+    loaded, pinned = reader.load(b"id", write(arena, {"a": np.arange(1000), "b": np.ones(3, np.float32)}))
+    assert pinned
+    for array in loaded.values():
+        assert array.ctypes.data % ALIGNMENT == 0
+        assert not array.flags.writeable
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 7
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
+
+
+def test_nothing_is_copied(arena, reader):
+    written = write(arena, np.zeros(1000, np.uint8))
+    first, second = reader.load(b"id", written)[0], reader.load(b"id", written)[0]
+    assert np.shares_memory(first, second)
+
+
+def test_the_pin_ends_once_with_the_last_array(arena, reader, unpinned):
+    loaded, _ = reader.load(b"id", write(arena, [np.arange(1000), np.arange(2000)]))
+    view = loaded[1][10:20].reshape(2, 5).T
+    whole = memoryview(loaded[0])
+    del loaded
+    assert unpinned == []
+    del whole
+    assert unpinned == []
+    assert view.sum() == sum(range(10, 20))
+    del view
+    assert unpinned == [b"id"]
+
+
+def test_each_load_has_a_pin_of_its_own(arena, reader, unpinned):
+    written = write(arena, np.arange(1000))
+    first, second = reader.load(b"id", written)[0], reader.load(b"id", written)[0]
+    del first
+    assert unpinned == [b"id"]
+    del second
+    assert unpinned == [b"id", b"id"]
+
+
+def test_a_value_without_buffers_is_copied_and_not_pinned(arena, reader, unpinned):
+    loaded, pinned = reader.load(b"id", write(arena, "x" * 100_000))
+    assert loaded == "x" * 100_000 and not pinned
+    del loaded
+    assert unpinned == []
+
+
+def test_a_value_that_cannot_be_loaded_leaves_no_pin(arena, reader, unpinned):
+    data = dumps(np.arange(1000))
+    data.data = b"no pickle"
+    with pytest.raises(pickle.UnpicklingError):
+        reader.load(b"id", arena.write(data, []))
+    gc.collect()
+    assert unpinned == [b"id"]
+
+
+def test_arrays_outlive_the_reader(arena, tmp_path, unpinned):
+    reader = SegmentReader(tmp_path, unpinned.append)
+    loaded, _ = reader.load(b"id", write(arena, np.arange(1000)))
+    reader.close()
+    assert loaded.sum() == 499_500
+    del loaded
+    assert unpinned == []  # nobody is there to be told
+
+
+def test_lost_memory_is_an_error_that_names_it(reader):
+    with pytest.raises(ObjectLostError, match="w7-0"):
+        reader.load(b"id", Shm("w7-0", 0, [10, 10]))
+
+
+def test_a_freed_block_is_reused(arena):
+    first = write(arena, np.zeros(1 << 20, np.uint8))
+    write(arena, np.zeros(1 << 20, np.uint8))
+    arena.free(first.segment, first.offset)
+    again = write(arena, np.ones(1 << 20, np.uint8))
+    assert (again.segment, again.offset) == (first.segment, first.offset)
+
+
+def test_an_endless_stream_fits_while_it_is_freed(arena, tmp_path):
+    for i in range(100):
+        written = write(arena, np.full(3 << 20, i, np.uint8))
+        arena.free(written.segment, written.offset)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == FIRST_SEGMENT
+
+
+def test_a_full_store_says_how_large_it_is_and_what_helps(arena):
+    kept = [write(arena, np.zeros(5 << 20, np.uint8)) for _ in range(2)]
+    with pytest.raises(ObjectStoreFullError) as caught:
+        write(arena, np.zeros(12_000_000, np.uint8))
+    text = str(caught.value)
+    assert "12.0 MB" in text and "17 MB" in text and "object_store_memory" in text and "engine.init()" in text
+    write(arena, np.zeros(1 << 20, np.uint8))  # a smaller one still fits
+    for block in kept:
+        arena.free(block.segment, block.offset)
+    write(arena, np.zeros(5 << 20, np.uint8))
+
+
+def test_the_capacity_is_shared_by_all_processes(arena, tmp_path):
+    other = Arena(tmp_path, "w2", CAPACITY)
+    write(arena, np.zeros(10 << 20, np.uint8))
+    with pytest.raises(ObjectStoreFullError):
+        write(other, np.zeros(10 << 20, np.uint8))
+    write(other, np.zeros(2 << 20, np.uint8))
+    other.close()
+
+
+def test_segments_may_vanish_while_another_grows(arena, tmp_path):
+    """The node removes those of dead processes at any time."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def come_and_go() -> None:
+        path = tmp_path / "w9-0"
+        while not stop.is_set():
+            path.touch()
+            path.unlink()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for i in range(300):
+            other = Arena(tmp_path, f"x{i}", 1 << 40)
+            written = write(other, np.zeros(10, np.uint8))
+            other.close()
+            os.unlink(tmp_path / written.segment)
+    except FileNotFoundError as error:
+        failures.append(error)
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures
+
+
+def test_files_are_private(arena, tmp_path):
+    write(arena, np.zeros(10, np.uint8))
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_threads_get_blocks_of_their_own(arena):
+    blocks: list[Shm] = []
+
+    def fill() -> None:
+        for _ in range(50):
+            blocks.append(write(arena, np.zeros(1000, np.uint8)))
+
+    threads = [threading.Thread(target=fill) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({(block.segment, block.offset) for block in blocks}) == 200
