@@ -15,15 +15,16 @@ help:
 	@echo "make clean   remove both environments and caches"
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,plot]'
-	touch $@
+	@echo "installing into $(VENV): about 1 GB, most of it torch"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,plot]'
+	@touch $@
 
 install: $(VENV)/.installed
 
 train: install
-	$(BIN)/rlflow train configs/ppo_cartpole.yaml --seed $(SEED)
+	@$(BIN)/rlflow train configs/ppo_cartpole.yaml --seed $(SEED)
 
 test: lint typecheck pytest
 
