@@ -47,10 +47,10 @@ class Event(msgspec.Struct, array_like=True):
 class ControlStore:
     """The writer's side; one process (the node) holds it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, map_size: int = MAP_SIZE) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._env = lmdb.open(
-            str(path), map_size=MAP_SIZE, max_dbs=len(TABLES), max_readers=MAX_READERS, mode=0o600,
+            str(path), map_size=map_size, max_dbs=len(TABLES), max_readers=MAX_READERS, mode=0o600,
             sync=False, metasync=False, writemap=False,
         )
         self._tables = {name: self._env.open_db(name.encode()) for name in TABLES}
@@ -125,10 +125,12 @@ class ControlStore:
             return None if raw is None else m.decode_value(raw)
 
     def close(self) -> None:
-        """Commits, makes everything durable, and closes."""
-        self.commit()
-        self._env.sync(True)
-        self._env.close()
+        """Commits, makes everything durable, and closes; closed it is even when the commit fails."""
+        try:
+            self.commit()
+            self._env.sync(True)
+        finally:
+            self._env.close()
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,10 @@ class StoreReader:
             raise FileNotFoundError(f"no control store in {path} (there is no data.mdb)")
         # A store on read-only media has no lock file to write; nobody can be writing it either.
         lock = os.access(Path(path), os.W_OK)
-        self._env = lmdb.open(str(path), readonly=True, max_dbs=len(TABLES), lock=lock, max_readers=MAX_READERS)
+        # Room for all that may be written yet: a map that the store outgrows cannot be read any more.
+        self._env = lmdb.open(
+            str(path), readonly=True, map_size=MAP_SIZE, max_dbs=len(TABLES), lock=lock, max_readers=MAX_READERS
+        )
         self._tables: dict[str, Any] = {}
         for name in TABLES:
             try:

@@ -110,6 +110,8 @@ class Assignment(Wire):
     attempt: int
     resolved: list[Dep]
     """Values of those deps that the submitter did not know."""
+    nested: bool = False
+    """Whether it may run on top of a task that is blocked."""
 
 
 # ---------------------------------------------------------------- messages to the node

@@ -74,15 +74,20 @@ def create_session(store: str | os.PathLike[str] | None, **settings: Any) -> Ses
     """
     base = _base_folder()
     shm_base = SHM / base.name
-    for folder in (base, shm_base):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise PermissionError(f"{folder} belongs to another user: cannot start the engine there")
-        _sweep(folder, base)
     name = f"s{os.urandom(4).hex()}"
     session_folder = base / name
-    (session_folder / "logs").mkdir(mode=0o700, parents=True)
-    (shm_base / name).mkdir(mode=0o700)
+    while True:
+        try:
+            for folder in (base, shm_base):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                if folder.stat().st_uid != os.getuid():
+                    raise PermissionError(f"{folder} belongs to another user: cannot start the engine there")
+                _sweep(folder, base)
+                (folder / name).mkdir(mode=0o700)
+            break
+        except FileNotFoundError:  # another session ended just now and took the folder above, being empty, with it
+            shutil.rmtree(session_folder, ignore_errors=True)
+    (session_folder / "logs").mkdir(mode=0o700)
     where = session_folder / "store" if store is None else Path(store).absolute()
     try:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -36,8 +36,9 @@ def main(folder: str) -> int:
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
-    lock = os.open(Path(folder) / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    lock = os.open(Path(folder) / "lock.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    os.rename(Path(folder) / "lock.new", Path(folder) / "lock")  # whoever finds it finds it locked
     try:
         driver = os.pidfd_open(session["driver_pid"])
     except ProcessLookupError:
@@ -49,8 +50,9 @@ def main(folder: str) -> int:
     for handled in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(handled, lambda *_: None)
 
-    daemon = _fork(libc, folder, "daemon", "rlflow.engine.node.daemon", session["sys_path"])
-    zygote = _fork(libc, folder, "zygote", "rlflow.engine.worker.zygote", session["sys_path"])
+    own = (lock, driver, woken, wake)
+    daemon = _fork(libc, folder, "daemon", "rlflow.engine.node.daemon", session["sys_path"], own)
+    zygote = _fork(libc, folder, "zygote", "rlflow.engine.worker.zygote", session["sys_path"], own)
     code = _watch(daemon, zygote, driver, woken)
     _kill_descendants(libc)
     if code:  # the driver lives and will read the logs before it removes the folder
@@ -60,7 +62,9 @@ def main(folder: str) -> int:
     return code
 
 
-def _fork(libc: ctypes.CDLL, folder: str, role: str, module: str, sys_path: list[str]) -> int:
+def _fork(
+    libc: ctypes.CDLL, folder: str, role: str, module: str, sys_path: list[str], to_close: tuple[int, ...]
+) -> int:
     parent = os.getpid()
     pid = os.fork()
     if pid:
@@ -70,6 +74,8 @@ def _fork(libc: ctypes.CDLL, folder: str, role: str, module: str, sys_path: list
         if os.getppid() != parent:
             os._exit(1)
         signal.set_wakeup_fd(-1)
+        for fd in to_close:  # the lock above all: while anybody has it, it is held
+            os.close(fd)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         log = os.open(Path(folder) / "logs" / f"{role}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -113,7 +119,7 @@ def _watch(daemon: int, zygote: int, driver: int, woken: int) -> int:
 
 def _reap() -> dict[int, int]:
     """Exit codes of the children that have ended."""
-    ended = {}
+    ended: dict[int, int] = {}
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

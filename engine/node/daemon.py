@@ -157,7 +157,7 @@ class Daemon:
                 self._send(peer, messages)
 
     def _assignment(self, task: Task) -> m.Assignment:
-        return m.Assignment(task.payload.raw, task.attempt, self.directory.resolved(task.id))
+        return m.Assignment(task.payload.raw, task.attempt, self.directory.resolved(task.id), task.nested)
 
     def post(self, peer: str, message: m.Wire) -> None:
         if peer in self._out:

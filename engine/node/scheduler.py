@@ -266,9 +266,11 @@ class Scheduler:
         top = worker.leases[-1] if worker.leases else None
         if not last_started and top is not None:
             last_started = next(iter(top.tasks), b"")
+        # On top of what ran at last there is what has ended already, or has not begun: nobody can say.
+        beneath = any(last_started in lease.tasks for lease in worker.leases[:-1])
         for lease in reversed(worker.leases):
             tasks = list(lease.tasks.values())  # in order of execution
-            started = 1 if lease is not top or lease.blocked or lease.shape.exclusive else 0
+            started = 1 if lease is not top or lease.blocked or lease.shape.exclusive or beneath else 0
             if last_started in lease.tasks:
                 started = 1 + list(lease.tasks).index(last_started)
                 lease.tasks[last_started].crashes += 1

@@ -30,6 +30,7 @@ class WorkerBackend(ProcessBackend):
         self._main = threading.get_ident()
         self.run_one: Callable[[], None]
         self.give_back: Callable[[], list[bytes]]
+        self.give_back_late: Callable[[], None]
         super().__init__(session, process, TaskScope(NO_TASK, None, 0))
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef]) -> bool:
@@ -46,7 +47,9 @@ class WorkerBackend(ProcessBackend):
                 done = endpoint.wait_until(lambda: ready() or bool(queue), timeout)
                 if not queue or ready():
                     return done and ready()
-                self.run_one()
+                self.give_back_late()
+                if queue:
+                    self.run_one()
         finally:
             self.scope = scope
             self.post_node(m.Unblocked())

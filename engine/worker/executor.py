@@ -64,6 +64,7 @@ class Executor:
         backend.queue = self._queue
         backend.run_one = self._run_one
         backend.give_back = self._give_back
+        backend.give_back_late = self._give_back_late
         drain = backend.objects.drain
 
         def before_flush() -> None:
@@ -119,6 +120,20 @@ class Executor:
         returned.reverse()
         return returned
 
+    def _give_back_late(self) -> None:
+        """The running task is blocked: takes out what the node sent before it knew of that.
+
+        On top of the blocked task they might wait for it, and the node would not know what runs here.
+        """
+        late: list[bytes] = []
+        for item in list(self._queue):
+            if isinstance(item, m.Assignment) and not item.nested:
+                with suppress(ValueError):  # revoked in this moment
+                    self._queue.remove(item)
+                    late.append(m.decode_spec(item.spec).task)
+        if late:
+            self._backend.post_node(m.Returned(late))
+
     def _log_calls(self) -> None:
         batch: list[msgspec.Raw] = []
         with suppress(IndexError):  # main and background thread may both be here
@@ -148,6 +163,12 @@ class Executor:
             self._started_task[:] = below
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
+        if _in_shared_memory(outcome):
+            endpoint.batch(m.NODE, m.Done, raw)
+            endpoint.flush()
+            endpoint.batch(spec.owner, m.RawResults, raw)
+            endpoint.flush()
+            return
         endpoint.batch(spec.owner, m.RawResults, raw)
         size = endpoint.batch(m.NODE, m.Done, raw)
         now = time.perf_counter()
@@ -263,12 +284,21 @@ class Executor:
         outcome = self._attempt(spec, 0, [], getattr, (self._actor, spec.method))
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
-        endpoint.batch(spec.owner, m.RawResults, raw)
         self._call_log.append((self._raw_calls.pop(spec.task), raw))
+        if _in_shared_memory(outcome):
+            self._log_calls()
+            endpoint.flush()
+        endpoint.batch(spec.owner, m.RawResults, raw)
         now = time.perf_counter()
         if not self._queue or now - self._reported_at > REPORT_SECONDS:
             self._reported_at = now
             endpoint.flush()
+
+
+def _in_shared_memory(outcome: m.Outcome) -> bool:
+    """Whether the node has to hear of it before the owner: if this process dies between the two, memory that the
+    node does not know of goes with it."""
+    return any(type(value) is m.Shm for value in outcome.values)
 
 
 def _mapped(path: Path, size: int) -> mmap.mmap:

@@ -46,10 +46,10 @@ def processes_with(variable: str, value: str) -> list[psutil.Process]:
 
 def daemon_and_zygote(supervisor: int) -> tuple[int, int]:
     """Their pids. The daemon is the one that has the control store open."""
-    children = [child.pid for child in psutil.Process(supervisor).children()]
-    daemons = [pid for pid in children if any(target.endswith("data.mdb") for target in _open_files(pid))]
-    (daemon,) = daemons
-    (zygote,) = (pid for pid in children if pid != daemon and psutil.Process(pid).children())
+    parent = psutil.Process(supervisor)
+    forked = [child.pid for child in parent.children() if child.cmdline() == parent.cmdline()]
+    (daemon,) = (pid for pid in forked if any(target.endswith("data.mdb") for target in _open_files(pid)))
+    (zygote,) = (pid for pid in forked if pid != daemon)
     return daemon, zygote
 
 
