@@ -124,6 +124,11 @@ class ControlStore:
             raw = txn.get(object_id)
             return None if raw is None else m.decode_value(raw)
 
+    def forget_dead_readers(self) -> int:
+        """Frees the slots of processes that ended without closing, and the pages they pinned; returns how many."""
+        forgotten: int = self._env.reader_check()
+        return forgotten
+
     def close(self) -> None:
         """Commits, makes everything durable, and closes; closed it is even when the commit fails."""
         try:
@@ -156,14 +161,18 @@ class StoreReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises FileNotFoundError when there is no control store in ``path``."""
-        if not (Path(path) / "data.mdb").is_file():
-            raise FileNotFoundError(f"no control store in {path} (there is no data.mdb)")
+        data = Path(path) / "data.mdb"
+        if not data.is_file() or not data.stat().st_size:
+            raise FileNotFoundError(f"no control store in {path} (there is no data.mdb, or an empty one)")
         # A store on read-only media has no lock file to write; nobody can be writing it either.
         lock = os.access(Path(path), os.W_OK)
         # Room for all that may be written yet: a map that the store outgrows cannot be read any more.
-        self._env = lmdb.open(
-            str(path), readonly=True, map_size=MAP_SIZE, max_dbs=len(TABLES), lock=lock, max_readers=MAX_READERS
-        )
+        try:
+            self._env = lmdb.open(
+                str(path), readonly=True, map_size=MAP_SIZE, max_dbs=len(TABLES), lock=lock, max_readers=MAX_READERS
+            )
+        except lmdb.InvalidError as error:
+            raise FileNotFoundError(f"no control store in {path} (data.mdb is no LMDB file)") from error
         self._tables: dict[str, Any] = {}
         for name in TABLES:
             try:
