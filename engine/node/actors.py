@@ -62,10 +62,7 @@ class ActorTable:
         return sum(actor.state != DEAD for actor in self._actors.values())
 
     def names(self, namespace: str) -> list[str]:
-        return [name for space, name in self._names if space == namespace]
-
-    def on_worker(self, worker: str) -> Actor | None:
-        return next((a for a in self._actors.values() if a.worker == worker and a.state != DEAD), None)
+        return [name for space, name in self._names if space == namespace and self.named(space, name) is not None]
 
     def started(self, actor: Actor, worker: str) -> None:
         actor.state = ALIVE
