@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from .. import messages as m
+from ..exceptions import ActorDiedError
 from ..ids import handle_id
+from ..serialization import dump_engine_error
 from .actors import ALIVE, DEAD, Actor, ActorTable
 from .payload import Payload
 from .scheduler import Task
@@ -108,6 +112,11 @@ class ActorDesk:
     def _dead(self, actor: Actor, text: str, cause: bytes) -> None:
         self._node.store.add_event("actor died", actor.id.hex(), text)
         self._node.directory.forget(actor.id)
+        creation = self._node.tasks.pop(actor.id, None)
+        if creation is not None:  # it did not live to report itself
+            error = m.Failed(dump_engine_error(ActorDiedError(text)))
+            outcome = m.Outcome(actor.id, creation.attempt, creation.worker, m.CRASHED, 0.0, 0.0, [error])
+            self._node.store.add_outcome(actor.id, msgspec.Raw(m.encode(outcome)))
         self.table.died(actor, text, cause)
         self._tell_watchers(actor)
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from crashing import DEATHS, REASONS, die_at_first, note, noted
-from waiting import all_resources_free, is_gone, wait_for
+from waiting import is_gone, start_engine, wait_for
 
 from rlflow import engine
 from rlflow.engine.exceptions import ActorDiedError, ActorUnavailableError, TaskError
@@ -22,16 +22,16 @@ def no_leaks():
 
 @pytest.fixture(scope="module", autouse=True)
 def shared_engine(no_leaks):
-    engine.init(num_cpus=2, log_to_driver=False)
+    start_engine()
     yield
     engine.shutdown()
 
 
 @pytest.fixture(autouse=True)
-def nothing_held():
-    """After every test the engine has all its resources again."""
-    yield
-    wait_for(all_resources_free, "all resources free again")
+def nothing_kept():
+    """After every test the engine has all its resources again, and no object, task or actor is alive."""
+    with leak_check(running_engine=True):
+        yield
 
 
 @engine.remote

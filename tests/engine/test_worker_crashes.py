@@ -2,12 +2,11 @@
 
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
 from crashing import DEATHS, REASONS, crash, die_at_first, note, noted, noting
-from waiting import all_resources_free, wait_for
+from waiting import start_engine, wait_for
 
 from rlflow import engine
 from rlflow.engine.exceptions import WorkerCrashedError
@@ -23,16 +22,16 @@ def no_leaks():
 
 @pytest.fixture(scope="module", autouse=True)
 def shared_engine(no_leaks):
-    engine.init(num_cpus=2, log_to_driver=False)
+    start_engine()
     yield
     engine.shutdown()
 
 
 @pytest.fixture(autouse=True)
-def nothing_held():
-    """After every test the engine has all its resources again."""
-    yield
-    wait_for(all_resources_free, "all resources free again")
+def nothing_kept():
+    """After every test the engine has all its resources again, and no object, task or actor is alive."""
+    with leak_check(running_engine=True):
+        yield
 
 
 # --- one task ---
@@ -218,22 +217,22 @@ def test_trees_of_tasks_survive_crashes_in_them(tmp_path):
     assert engine.get(node.options(max_retries=-1).remote(str(tmp_path / "root"), 2)) == 4
 
 
-def test_a_worker_killed_inside_get_of_an_object_that_never_comes(tmp_path):
+def test_a_worker_killed_inside_get(tmp_path):
     @engine.remote
-    def never():
-        time.sleep(1000)
+    def blocks(folder):
+        wait_for((folder / "go").exists, "the signal to go on")
 
     @engine.remote
     def waits(folder, refs):
         if note(folder / "runs"):
-            return "gave up"
+            return "second attempt"
         (folder / "pid").write_text(str(os.getpid()))
-        return engine.get(refs[0], timeout=1000)
+        return engine.get(refs[0], timeout=100)
 
-    blocker = never.options(max_retries=0).remote()
+    blocker = blocks.remote(tmp_path)
     ref = waits.remote(tmp_path, [blocker])
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the task waits")
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
-    assert engine.get(ref) == "gave up"
-    engine.shutdown()  # the sleeper would hold its CPU
-    engine.init(num_cpus=2, log_to_driver=False)
+    assert engine.get(ref) == "second attempt"
+    (tmp_path / "go").touch()
+    assert engine.get(blocker) is None

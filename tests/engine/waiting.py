@@ -7,6 +7,7 @@ from collections.abc import Callable
 import psutil
 
 from rlflow import engine
+from rlflow.engine import api
 
 DEADLINE = 40.0
 """Seconds; far more than anything waited for takes, so that a busy machine fails no test."""
@@ -18,6 +19,13 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {DEADLINE:g} s: {what}"
         time.sleep(0.01)
+
+
+def start_engine(num_cpus: int = 2, **options: object) -> None:
+    """``init``, and waits until all its processes are there."""
+    engine.init(num_cpus=num_cpus, log_to_driver=False, **options)
+    supervisor = psutil.Process(api.current_backend().supervisor_pid)
+    wait_for(lambda: len(supervisor.children(recursive=True)) == 2 + num_cpus, "daemon, zygote and workers start")
 
 
 def all_resources_free() -> bool:
