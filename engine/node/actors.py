@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..messages import ActorState, CreateActor
-from .scheduler import Task
+from .leases import Task
 
 PENDING, ALIVE, DEAD = range(3)
 

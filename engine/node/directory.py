@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from ..messages import Dep, Failed, Inline, Shm, Value
-from .scheduler import Task
+from .leases import Task
 
 
 class Record:

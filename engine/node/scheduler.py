@@ -30,9 +30,11 @@ one global FIFO (one shape that does not fit would stop all).
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from itertools import count, islice
-from typing import Any
+
+from .leases import ASSIGNED, GONE, QUEUED, WAITING, Lease, Plan, Shape, Task, Worker
+
+__all__ = ["Plan", "Scheduler", "Task"]
 
 PIPELINE_SECONDS = 0.002
 PIPELINE_TASKS = 512
@@ -48,86 +50,6 @@ NEST_LOOKAHEAD = 64
 MAX_WORKERS = 512
 """Actors not counted."""
 
-WAITING, QUEUED, ASSIGNED, GONE = range(4)
-
-
-class Task:
-    """A task as the node sees it. ``payload`` is the daemon's and not looked at here."""
-
-    __slots__ = (
-        "attempt", "crashes", "demand", "exclusive", "function", "id", "lacked", "nested", "payload", "prefer", "seq",
-        "state", "worker",
-    )
-
-    def __init__(
-        self, task_id: bytes, function: bytes, demand: dict[str, int], prefer: str = "", exclusive: bool = False,
-        payload: Any = None,
-    ) -> None:
-        self.id = task_id
-        self.function = function
-        self.demand = demand
-        self.prefer = prefer
-        self.exclusive = exclusive  # the creation of an actor: alone on its worker
-        self.nested = False  # handed out to run on top of a blocked task
-        self.lacked: frozenset[str] = frozenset()  # resources that were not there when it was the oldest
-        self.payload = payload
-        self.attempt = 0
-        self.crashes = 0  # workers that died while they ran it
-        self.seq = 0
-        self.state = WAITING
-        self.worker = ""
-
-
-class Shape:
-    """All queued tasks that ask for the same amounts (actor creations apart)."""
-
-    __slots__ = ("demand", "exclusive", "queue", "workers")
-
-    def __init__(self, demand: dict[str, int], exclusive: bool) -> None:
-        self.demand = demand
-        self.exclusive = exclusive
-        self.queue: deque[Task] = deque()  # by age
-        self.workers: dict[str, Worker] = {}
-
-    def head(self) -> Task | None:
-        while self.queue and self.queue[0].state != QUEUED:  # taken out of order by a nested dispatch
-            self.queue.popleft()
-        return self.queue[0] if self.queue else None
-
-
-class Lease:
-    """A shape's amounts in the hands of a worker, with the tasks it runs under them."""
-
-    __slots__ = ("awaits", "backlog", "blocked", "shape", "tasks")
-
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
-        self.tasks: dict[bytes, Task] = {}
-        self.backlog = 0.0
-        self.blocked = False
-        self.awaits: deque[Task] = deque()
-
-
-class Worker:
-    """A worker process; its leases form a stack, the top one runs and those below are blocked in ``get``."""
-
-    __slots__ = ("actor", "id", "leases", "revoking")
-
-    def __init__(self, worker_id: str) -> None:
-        self.id = worker_id
-        self.leases: list[Lease] = []
-        self.actor: Task | None = None
-        self.revoking = False
-
-
-@dataclass
-class Plan:
-    """What the daemon shall do now."""
-
-    dispatch: dict[str, list[Task]] = field(default_factory=dict)
-    start_workers: int = 0
-    stop_workers: list[str] = field(default_factory=list)
-
 
 class Scheduler:
     """See the module's essay. Amounts are integers in ``options.UNITS``."""
@@ -139,7 +61,6 @@ class Scheduler:
         self._actors = 0
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._queued_shapes: dict[int, Shape] = {}
-        self._infeasible: dict[bytes, Task] = {}
         self._workers: dict[str, Worker] = {}
         self._idle: dict[str, Worker] = {}  # the last one in was used last
         self._blocked: dict[Lease, Worker] = {}  # the last one in was blocked last
@@ -153,7 +74,6 @@ class Scheduler:
     def submit(self, task: Task) -> bool:
         """Queues a task whose arguments are there. False when no amount of waiting can ever make it fit."""
         if not self.feasible(task.demand):
-            self._infeasible[task.id] = task
             return False
         task.seq = next(self._sequence)
         shape = self._shape_of(task)
@@ -297,7 +217,6 @@ class Scheduler:
     def withdraw(self, task: Task) -> None:
         """Takes a task out that has not been handed out."""
         task.state = GONE
-        self._infeasible.pop(task.id, None)
 
     # ------------------------------------------------------------ decisions
 
@@ -361,16 +280,6 @@ class Scheduler:
         return bool(self._idle) and any(
             worker.leases and len(worker.leases[-1].tasks) > 1 for worker in self._workers.values()
         )
-
-    def running(self, worker_id: str) -> Task | None:
-        """The task at the front of a worker's queue."""
-        worker = self._workers.get(worker_id)
-        if worker is None or not worker.leases:
-            return None
-        return next(iter(worker.leases[-1].tasks.values()), None)
-
-    def infeasible(self) -> list[Task]:
-        return list(self._infeasible.values())
 
     # ------------------------------------------------------------ inside
 

@@ -5,7 +5,7 @@ import pytest
 
 from rlflow.engine.messages import ActorState, CreateActor
 from rlflow.engine.node.actors import ALIVE, DEAD, PENDING, Actor, ActorTable
-from rlflow.engine.node.scheduler import Task
+from rlflow.engine.node.leases import Task
 
 
 @pytest.fixture

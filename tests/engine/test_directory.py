@@ -6,7 +6,7 @@ import pytest
 
 from rlflow.engine.messages import Dep, Failed, Inline, Shm
 from rlflow.engine.node.directory import Directory
-from rlflow.engine.node.scheduler import Task
+from rlflow.engine.node.leases import Task
 
 
 class WaitingFor:

@@ -1,0 +1,87 @@
+"""What the scheduler decides about: tasks, shapes of tasks, and the leases under which workers run them."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+WAITING, QUEUED, ASSIGNED, GONE = range(4)
+
+
+class Task:
+    """A task as the node sees it. ``payload`` is the daemon's and not looked at here."""
+
+    __slots__ = (
+        "attempt", "crashes", "demand", "exclusive", "function", "id", "lacked", "nested", "payload", "prefer", "seq",
+        "state", "worker",
+    )
+
+    def __init__(
+        self, task_id: bytes, function: bytes, demand: dict[str, int], prefer: str = "", exclusive: bool = False,
+        payload: Any = None,
+    ) -> None:
+        self.id = task_id
+        self.function = function
+        self.demand = demand
+        self.prefer = prefer
+        self.exclusive = exclusive  # the creation of an actor: alone on its worker
+        self.nested = False  # handed out to run on top of a blocked task
+        self.lacked: frozenset[str] = frozenset()  # resources that were not there when it was the oldest
+        self.payload = payload
+        self.attempt = 0
+        self.crashes = 0  # workers that died while they ran it
+        self.seq = 0
+        self.state = WAITING
+        self.worker = ""
+
+
+class Shape:
+    """All queued tasks that ask for the same amounts (actor creations apart)."""
+
+    __slots__ = ("demand", "exclusive", "queue", "workers")
+
+    def __init__(self, demand: dict[str, int], exclusive: bool) -> None:
+        self.demand = demand
+        self.exclusive = exclusive
+        self.queue: deque[Task] = deque()  # by age
+        self.workers: dict[str, Worker] = {}
+
+    def head(self) -> Task | None:
+        while self.queue and self.queue[0].state != QUEUED:  # taken out of order by a nested dispatch
+            self.queue.popleft()
+        return self.queue[0] if self.queue else None
+
+
+class Lease:
+    """A shape's amounts in the hands of a worker, with the tasks it runs under them."""
+
+    __slots__ = ("awaits", "backlog", "blocked", "shape", "tasks")
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.tasks: dict[bytes, Task] = {}
+        self.backlog = 0.0
+        self.blocked = False
+        self.awaits: deque[Task] = deque()
+
+
+class Worker:
+    """A worker process; its leases form a stack, the top one runs and those below are blocked in ``get``."""
+
+    __slots__ = ("actor", "id", "leases", "revoking")
+
+    def __init__(self, worker_id: str) -> None:
+        self.id = worker_id
+        self.leases: list[Lease] = []
+        self.actor: Task | None = None
+        self.revoking = False
+
+
+@dataclass
+class Plan:
+    """What the daemon shall do now."""
+
+    dispatch: dict[str, list[Task]] = field(default_factory=dict)
+    start_workers: int = 0
+    stop_workers: list[str] = field(default_factory=list)
