@@ -226,8 +226,9 @@ class FindActor(Wire, tag="find_actor"):
 
 
 class Reconcile(Wire, tag="reconcile"):
-    """A worker died and may have taken results with it: which of these tasks are finished?"""
+    """A worker died and may have taken results with it: which of these tasks did it finish?"""
 
+    worker: str
     tasks: list[bytes]
 
 

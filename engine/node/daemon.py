@@ -157,6 +157,7 @@ class Daemon:
                 self._send(peer, messages)
 
     def _assignment(self, task: Task) -> m.Assignment:
+        task.payload.adopted = False
         return m.Assignment(task.payload.raw, task.attempt, self.directory.resolved(task.id), task.nested)
 
     def post(self, peer: str, message: m.Wire) -> None:
@@ -390,7 +391,7 @@ class Daemon:
         for task_id in message.tasks:
             if task_id not in self.tasks:
                 outcome = self.store.outcome(task_id)
-                if outcome is not None:
+                if outcome is not None and outcome.worker == message.worker:  # others report by themselves
                     self.post(sender, m.Results([outcome]))
 
     # ------------------------------------------------------------ objects

@@ -381,7 +381,7 @@ class ProcessBackend:
         self.reader.forget(message.worker)
         tasks = self.objects.unresolved_tasks()
         if tasks:  # it may have taken results with it that the node knows
-            self.post_node(m.Reconcile(tasks))
+            self.post_node(m.Reconcile(message.worker, tasks))
 
     def _on_print(self, sender: str, message: m.Print) -> None:
         stream = sys.stderr if message.stream == "stderr" else sys.stdout
