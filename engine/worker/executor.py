@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -54,6 +55,7 @@ class Executor:
         self._queue: deque[m.Assignment | m.Spec] = deque()
         self._raw_calls: dict[bytes, msgspec.Raw] = {}
         self._call_log: deque[tuple[msgspec.Raw, msgspec.Raw]] = deque()
+        self._log_lock = threading.RLock()  # main and background thread log; a finalizer's print may flush inside
         self._leaving = False
         self._functions: dict[bytes, Callable[..., Any]] = {}
         self._reader: StoreReader | None = None
@@ -136,11 +138,11 @@ class Executor:
 
     def _log_calls(self) -> None:
         batch: list[msgspec.Raw] = []
-        with suppress(IndexError):  # main and background thread may both be here
-            while True:
+        with self._log_lock:  # whoever comes here second finds what there was posted
+            while self._call_log:
                 batch += self._call_log.popleft()
-        if batch:
-            self._backend.post_node(m.Logged(batch))
+            if batch:
+                self._backend.post_node(m.Logged(batch))
 
     # ------------------------------------------------------------ running
 
@@ -163,7 +165,7 @@ class Executor:
             self._started_task[:] = below
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
-        if _in_shared_memory(outcome):
+        if _node_first(outcome):
             endpoint.batch(m.NODE, m.Done, raw)
             endpoint.flush()
             endpoint.batch(spec.owner, m.RawResults, raw)
@@ -285,7 +287,7 @@ class Executor:
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
         self._call_log.append((self._raw_calls.pop(spec.task), raw))
-        if _in_shared_memory(outcome):
+        if _node_first(outcome):
             self._log_calls()
             endpoint.flush()
         endpoint.batch(spec.owner, m.RawResults, raw)
@@ -295,10 +297,16 @@ class Executor:
             endpoint.flush()
 
 
-def _in_shared_memory(outcome: m.Outcome) -> bool:
-    """Whether the node has to hear of it before the owner: if this process dies between the two, memory that the
-    node does not know of goes with it."""
-    return any(type(value) is m.Shm for value in outcome.values)
+def _node_first(outcome: m.Outcome) -> bool:
+    """Whether the node has to hear of it before the owner.
+
+    If this process dies between the two, memory that the node does not know of goes with it, and refs in a value
+    that it does not know of would hold their objects for ever.
+    """
+    for value in outcome.values:
+        if isinstance(value, m.Shm) or (isinstance(value, m.Inline) and value.refs):
+            return True
+    return False
 
 
 def _mapped(path: Path, size: int) -> mmap.mmap:
