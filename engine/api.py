@@ -9,10 +9,12 @@ from typing import Any
 
 from .backend import Backend, RuntimeContext
 from .exceptions import EngineStateError, UnsupportedError
-from .refs import ObjectRef, set_ref_host
+from .refs import ObjectRef, refuse_fork, set_ref_host
 
 _backend: Backend | None = None
 _owner_pid = 0
+_inherited: list[Backend] = []
+"""Engines of processes that this one was forked from; kept, since their ends are not ours to make."""
 _stopped_at_exit = False
 
 
@@ -52,6 +54,9 @@ def init(
     global _backend, _owner_pid
     if address not in (None, "local"):
         raise UnsupportedError(f"init(address={address!r}): joining a cluster is not supported yet; leave it out")
+    if _backend is not None and _owner_pid != os.getpid():  # forked: the parent's engine is none of ours
+        _inherited.append(_backend)
+        _backend = None
     if _backend is not None:
         if ignore_reinit_error:
             return current_backend().context()
@@ -101,7 +106,7 @@ def shutdown() -> None:
 
 
 def is_initialized() -> bool:
-    return _backend is not None
+    return _backend is not None and _owner_pid == os.getpid()
 
 
 def current_backend() -> Backend:
@@ -109,11 +114,7 @@ def current_backend() -> Backend:
     if _backend is None:
         init()
         assert _backend is not None
-    if _owner_pid != os.getpid():
-        raise EngineStateError(
-            f"this process (pid {os.getpid()}) was forked from pid {_owner_pid} after engine.init(): the engine's "
-            "handle does not survive a fork. Start the engine in the child, or use tasks instead of os.fork."
-        )
+    refuse_fork(_owner_pid)
     return _backend
 
 

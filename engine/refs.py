@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -20,11 +21,22 @@ class RefHost(Protocol):
 
 
 _host: RefHost | None = None
+_host_pid = 0
 
 
 def set_ref_host(host: RefHost | None) -> None:
-    global _host
+    global _host, _host_pid
     _host = host
+    _host_pid = os.getpid()
+
+
+def refuse_fork(owner_pid: int) -> None:
+    """Raises EngineStateError in a process that was forked from the one whose engine this is."""
+    if owner_pid != os.getpid():
+        raise EngineStateError(
+            f"this process (pid {os.getpid()}) was forked from pid {owner_pid} after engine.init(): the engine's "
+            "handle does not survive a fork. Start the engine in the child, or use tasks instead of os.fork."
+        )
 
 
 class ObjectRef:
@@ -49,6 +61,7 @@ class ObjectRef:
         """A ``concurrent.futures.Future`` that resolves to the value (or the error)."""
         if _host is None:
             raise EngineStateError("this ObjectRef outlived its engine: engine.shutdown() has been called")
+        refuse_fork(_host_pid)
         return _host.future(self)
 
     def __await__(self) -> Generator[Any, None, Any]:

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from waiting import all_resources_free, daemon_and_zygote, wait_for
+from waiting import all_resources_free, daemon_and_zygote, start_engine, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
@@ -23,7 +23,7 @@ PAUSE = 0.04
 @pytest.fixture
 def chaos():
     """An engine, and a thread that kills one of its workers every now and then."""
-    engine.init(num_cpus=2, log_to_driver=False)
+    start_engine()
     _, zygote = daemon_and_zygote(api.current_backend().supervisor_pid)
     rng = random.Random(20)
     ends = threading.Event()
