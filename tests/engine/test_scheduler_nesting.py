@@ -174,6 +174,38 @@ def test_a_nested_task_that_came_too_late_is_given_back_by_the_next_get():
     assert feed.scheduler.free == {"CPU": 1}
 
 
+def test_a_task_that_resumed_and_blocks_again_gives_back_its_own_cpus():
+    """Not those of the nested task that came too late and is still on its way."""
+    feed = Feed(CPU=3)
+    feed.workers("w1")
+    feed.submit("parent", CPU=3)
+    feed.plan()
+    feed.submit("child")
+    feed.block("w1", "child")
+    assert feed.plan() == {"w1": ["child"]}
+    feed.scheduler.unblocked("w1")
+    feed.block("w1")
+    assert feed.scheduler.free == {"CPU": 2}
+    feed.finish("w1", "child")
+    assert feed.scheduler.free == {"CPU": 3}
+    feed.scheduler.unblocked("w1")
+    feed.finish("w1", "parent")
+    assert feed.scheduler.free == {"CPU": 3}
+
+
+def test_nothing_is_queued_at_a_worker_that_is_blocked():
+    feed = Feed(CPU=2)
+    feed.workers("w1")
+    feed.learn("f", SHORT, "w1")
+    feed.submit("parent")
+    feed.plan()
+    feed.submit("child")
+    feed.block("w1", "child")
+    assert feed.plan() == {"w1": ["child"]}
+    feed.submit("stranger")
+    assert feed.plan() == {}
+
+
 def test_a_refill_that_crosses_with_blocking_is_given_back():
     """It was on its way when the worker blocked; run on top it might wait for the task beneath it, for ever."""
     feed = Feed(CPU=2)

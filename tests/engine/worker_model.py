@@ -317,7 +317,7 @@ class Cluster:
 
     def progress(self) -> tuple[object, ...]:
         return (
-            len(self.ended), dict(self.handed), set(self.at_node), set(self.workers),
+            len(self.ended), dict(self.handed), set(self.at_node), [(w.id, w.leaving) for w in self.workers.values()],
             [(len(w.inbox), len(w.queue), [a.awaits is None for a in w.stack]) for w in self.workers.values()],
         )
 
