@@ -109,6 +109,24 @@ def test_kill_twice_and_results_from_before():
             engine.get(ref)
 
 
+def test_what_a_killed_actor_made_is_freed():
+    @engine.remote
+    def large():
+        return bytes(20_000)
+
+    @engine.remote
+    class Maker:
+        def make(self):
+            self.kept = [large.remote() for _ in range(3)]
+            return self.kept
+
+    for _ in range(10):
+        maker = Maker.remote()
+        refs = engine.get(maker.make.remote())
+        assert engine.get(refs[0]) == bytes(20_000)
+        engine.kill(maker)
+
+
 def test_kill_takes_handles_only():
     for wrong in (engine.put(1), "name", None, Counter):
         with pytest.raises(TypeError, match=r"kill\(\) takes an actor handle"):

@@ -73,7 +73,9 @@ def test_a_failed_task_is_reported_and_found_in_the_history(rlflow: Command, wor
     assert reason == "  OSError: the cable is loose"
 
     failed = json.loads(rlflow("tasks", "brittle", "--failed", "--json").stdout)
-    assert failed and all(task["outcome"] == "failed" for task in failed)
+    outcomes = {task["function"]: task["outcome"] for task in failed}
+    assert outcomes.pop("rollout") == "failed"
+    assert outcomes in ({}, {"PPOLearner": "crashed"})  # the end of the run may have killed it before it had started
     assert "cable is loose" in rlflow("tasks", "brittle", "--failed").stdout
 
 
