@@ -192,6 +192,10 @@ class Release(Wire, tag="release"):
     ids: list[bytes]
 
 
+class NeedRoom(Wire, tag="need_room"):
+    """The store is full: whoever keeps free memory shall give it back."""
+
+
 class CreateActor(Wire, tag="create_actor"):
     token: int
     spec: msgspec.Raw
@@ -251,7 +255,7 @@ class Stop(Wire, tag="stop"):
 
 ToNode: TypeAlias = (
     Hello | Function | Submit | Done | Logged | Blocked | Unblocked | Returned | Resolve | Stored | Hold | Release
-    | CreateActor | ActorStarted | WatchActor | KillActor | FindActor | Reconcile | Ask | Print | Stop
+    | NeedRoom | CreateActor | ActorStarted | WatchActor | KillActor | FindActor | Reconcile | Ask | Print | Stop
 )
 
 
@@ -322,6 +326,10 @@ class FreeBlocks(Wire, tag="free_blocks"):
     blocks: list[tuple[str, int]]
 
 
+class GiveRoom(Wire, tag="give_room"):
+    """Give the free memory of your arena back: another process lacks room."""
+
+
 class Answer(Wire, tag="answer"):
     token: int
     payload: dict[str, float]
@@ -337,7 +345,7 @@ class Exit(Wire, tag="exit"):
 
 ToProcess: TypeAlias = (
     Welcome | Execute | Revoke | Results | Resolved | Call | ActorState | ActorFound | WorkerDied | FreeBlocks
-    | Answer | Warning | Print | Exit
+    | GiveRoom | Answer | Warning | Print | Exit
 )
 
 

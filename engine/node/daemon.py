@@ -87,6 +87,7 @@ class Daemon:
             m.WatchActor: self.actors.on_watch_actor,
             m.KillActor: self.actors.on_kill_actor,
             m.FindActor: self.actors.on_find_actor,
+            m.NeedRoom: self._on_need_room,
             m.Reconcile: self._on_reconcile,
             m.Ask: self._on_ask,
             m.Print: self._on_print,
@@ -412,6 +413,11 @@ class Daemon:
     def _on_release(self, sender: str, message: m.Release) -> None:
         for oid in message.ids:
             self._free(self.directory.release(oid))
+
+    def _on_need_room(self, sender: str, _: m.NeedRoom) -> None:
+        for process in self._peers:
+            if process != sender:
+                self.post(process, m.GiveRoom())
 
     def _free(self, freed: Freed) -> None:
         blocks: dict[str, list[tuple[str, int]]] = {}

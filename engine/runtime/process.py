@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import msgspec
 
 from .. import messages as m
 from ..backend import ActorInfo, RuntimeContext
-from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError
+from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError, ObjectStoreFullError
 from ..functions import Exported
 from ..ids import child_scope, handle_id, object_id, task_id
 from ..options import ActorOptions, NearObject, TaskOptions, demand
@@ -38,6 +39,10 @@ SPECS_PER_BATCH = 128
 MAX_UNFINISHED = 500_000
 """Tasks that one driver may have in flight; past it ``remote`` waits (guarantee 5: back-pressure)."""
 
+ROOM_SECONDS = 1.0
+"""How long an object waits for room in a full store."""
+
+ROOM_TRIES = 50
 INLINE_BYTES = 8 * 1024
 """Larger values go through shared memory."""
 
@@ -97,6 +102,7 @@ class ProcessBackend:
             m.ActorFound: lambda _, message: self._answers.__setitem__(message.token, message),
             m.Answer: lambda _, message: self._answers.__setitem__(message.token, message.payload),
             m.FreeBlocks: self._on_free_blocks,
+            m.GiveRoom: lambda *_: self.arena.give_back(),
             m.WorkerDied: self._on_worker_died,
             m.Warning: lambda _, message: log.warning(message.text),
             m.Print: self._on_print,
@@ -234,12 +240,16 @@ class ProcessBackend:
             return m.Inline(serialized.data, [], refs)
         if serialized.nbytes() <= INLINE_BYTES:
             return m.Inline(serialized.data, [bytes(buffer.raw()) for buffer in serialized.buffers], refs)
-        try:
+        with suppress(ObjectStoreFullError):
             return self.arena.write(serialized, refs)
-        except MemoryError:
-            # What was dropped may not have come back yet: ask for it once before giving up.
-            self.endpoint.wait_until(lambda: False, timeout=0.05)
-            return self.arena.write(serialized, refs)
+        # What was dropped may be on its way back to us, and other processes may keep memory that they do not use.
+        self.arena.give_back()
+        self.post_node(m.NeedRoom())
+        for _ in range(ROOM_TRIES):
+            self.endpoint.wait_until(lambda: False, timeout=ROOM_SECONDS / ROOM_TRIES)
+            with suppress(ObjectStoreFullError):
+                return self.arena.write(serialized, refs)
+        return self.arena.write(serialized, refs)
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         self.endpoint.flush()  # first of all: what is waited for may not have been sent yet

@@ -48,6 +48,10 @@ class Allocator:
         else:
             self._free.insert(i, (offset, size))
 
+    def gaps(self) -> list[tuple[int, int]]:
+        """What is free: (offset, size)."""
+        return list(self._free)
+
     @property
     def used(self) -> int:
         return sum(self._used.values())

@@ -6,6 +6,8 @@ then. A block is reused only when the node says that its owner released it and t
 hold an object as long as any array over it lives (``reader.py``).
 
 Memory is reserved with ``posix_fallocate``: a full /dev/shm is an error here and now instead of a SIGBUS later.
+Free blocks keep their pages, until a process lacks room: then all give the pages of their free blocks back to the
+system (holes in the files; mappings stay valid) and reserve them anew when they need them.
 Rejected: ``multiprocessing.shared_memory``, whose tracker unlinks what it only attached (Python < 3.13).
 """
 
@@ -31,6 +33,8 @@ class _Segment:
     def __init__(self, name: str, memory: mmap.mmap, capacity: int) -> None:
         self.name = name
         self.memory = memory
+        self.holes: list[tuple[int, int]] = []
+        """Where there are no pages: (start, end), at page borders."""
         self.view = memoryview(memory)
         self.blocks = Allocator(capacity)
 
@@ -65,6 +69,17 @@ class Arena:
         with self._lock:
             self._segments[segment].blocks.free(offset)
 
+    def give_back(self) -> None:
+        """Gives the pages of all free blocks to whoever needs them."""
+        with self._lock:
+            for segment in self._segments.values():
+                segment.holes = []
+                for offset, size in segment.blocks.gaps():
+                    start, end = _page_end(offset), (offset + size) & -mmap.PAGESIZE
+                    if start < end:
+                        segment.memory.madvise(mmap.MADV_REMOVE, start, end - start)
+                        segment.holes.append((start, end))
+
     def blocks(self) -> int:
         """How many values lie here."""
         with self._lock:
@@ -81,18 +96,40 @@ class Arena:
     def _allocate(self, size: int) -> tuple[_Segment, int]:
         for segment in self._segments.values():
             offset = segment.blocks.allocate(size)
-            if offset is not None:
+            if offset is None:
+                continue
+            if not segment.holes or self._fill(segment, offset & -mmap.PAGESIZE, _page_end(offset + size)):
                 return segment, offset
+            segment.blocks.free(offset)
         segment = self._grow(size)
         offset = segment.blocks.allocate(size)
         assert offset is not None
         return segment, offset
 
+    def _fill(self, segment: _Segment, start: int, end: int) -> bool:
+        """Reserves the pages that lack between ``start`` and ``end``; False when there is no room for them."""
+        lacking = [(max(a, start), min(b, end)) for a, b in segment.holes if a < end and start < b]
+        if self._taken() + sum(b - a for a, b in lacking) > self._capacity:
+            return False
+        fd = os.open(self._folder / segment.name, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            for a, b in lacking:
+                os.posix_fallocate(fd, a, b - a)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+                raise
+            return False
+        finally:
+            os.close(fd)
+        rest = [part for a, b in segment.holes for part in ((a, min(b, start)), (max(a, end), b))]
+        segment.holes = [(a, b) for a, b in rest if a < b]
+        return True
+
     def _grow(self, size: int) -> _Segment:
-        wanted = max(self._next_size, (size + mmap.PAGESIZE - 1) & -mmap.PAGESIZE)
+        wanted = max(self._next_size, _page_end(size))
         used = self._taken()
         if used + wanted > self._capacity:
-            wanted = (size + mmap.PAGESIZE - 1) & -mmap.PAGESIZE
+            wanted = _page_end(size)
         if used + wanted > self._capacity:
             raise ObjectStoreFullError(
                 f"no room for an object of {size / 1e6:.1f} MB: the object store has {self._capacity / 1e6:.0f} MB "
@@ -122,10 +159,14 @@ class Arena:
         return segment
 
     def _taken(self) -> int:
-        """Bytes in the segments of all processes."""
+        """Bytes of memory in the segments of all processes."""
         taken = 0
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # the node removes those of dead processes at any time
-                    taken += entry.stat().st_size
+                    taken += entry.stat().st_blocks * 512
         return taken
+
+
+def _page_end(offset: int) -> int:
+    return (offset + mmap.PAGESIZE - 1) & -mmap.PAGESIZE

@@ -48,9 +48,15 @@ class _PrintStream(io.TextIOBase):
     def write(self, text: str) -> int:
         lines, newline, self._partial = (self._partial + text).rpartition("\n")
         if newline:
-            source = f"{self._backend.process}, pid {os.getpid()}"
-            self._backend.post_node(m.Print(self._stream, source, lines))
+            self._send(lines)
         return len(text)
 
     def flush(self) -> None:
-        return
+        """Shows a line that has not ended: who flushes wants it to be seen."""
+        partial, self._partial = self._partial, ""
+        if partial:
+            self._send(partial)
+
+    def _send(self, lines: str) -> None:
+        source = f"{self._backend.process}, pid {os.getpid()}"
+        self._backend.post_node(m.Print(self._stream, source, lines))
