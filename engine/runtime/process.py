@@ -373,8 +373,8 @@ class ProcessBackend:
                 self.post_node(m.Hold(borrowed, outcome.worker.encode(), 1))
             for index, value in enumerate(outcome.values):
                 oid = object_id(task, index)
-                if not isinstance(value, m.Failed):
-                    for inner in value.refs:
+                if not isinstance(value, m.Failed) and value.refs and oid in self.objects.entries:
+                    for inner in value.refs:  # a container that was dropped already must hold nothing any more
                         self.post_node(m.Hold(inner, oid, 1))
                 arrived(oid, value, outcome.worker)
             if pins:
