@@ -19,6 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from .runtime.endpoint import Endpoint
+from .store.reader import SegmentReader
 
 AGAIN_AFTER = 0.002
 LONGEST = 1.0
@@ -32,12 +33,24 @@ _held_since: dict[int, float] = {}
 def hold_back(number: int, frame: FrameType | None) -> bool:
     """For a signal handler, with its arguments: whether it must not raise now. It will be called again in a moment."""
     now = time.monotonic()
-    if not _in_bookkeeping(frame) or now - _held_since.setdefault(number, now) > LONGEST:
+    if not _in_finalizer(frame) and (
+        not _in_bookkeeping(frame) or now - _held_since.setdefault(number, now) > LONGEST
+    ):
         _held_since.pop(number, None)
         return False
     # Not threading.Thread: its locks may be held by what was interrupted.
     _thread.start_new_thread(_deliver_again, (number,))
     return True
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    """Where Python prints exceptions and forgets them: Ctrl-C would be lost. A program that drops many refs is here
+    often."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_code is SegmentReader._dropped.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _in_bookkeeping(frame: FrameType | None) -> bool:
