@@ -64,7 +64,7 @@ NOT_YET = frozenset({
 def demand(options: TaskOptions | ActorOptions) -> dict[str, int]:
     """What the scheduler must set aside, in :data:`UNITS`; zero amounts left out."""
     wanted = {"CPU": options.num_cpus, "GPU": options.num_gpus, **options.resources}
-    return {name: round(amount * UNITS) for name, amount in wanted.items() if amount}
+    return {name: max(1, round(amount * UNITS)) for name, amount in wanted.items() if amount}
 
 
 def machine_resources(

@@ -197,6 +197,7 @@ class Daemon:
         self._ended.add(worker)
         reason = self.pool.describe_end(process, status)
         self.store.add_event("left" if process.leaving else "died", worker, reason)
+        self.store.forget_dead_readers()
         if not process.ready:
             self.scheduler.start_failed()
             self._failed_starts += 1
@@ -339,6 +340,9 @@ class Daemon:
             self._record(outcome, raw, spec.owner)
             if task.payload.adopted:
                 self.post(spec.owner, m.Results([outcome]))
+            elif spec.owner in self._ended:  # which can no longer register what the worker retained
+                for borrowed in outcome.retained:
+                    self._free(self.directory.hold(borrowed, sender.encode(), 1))
             if spec.deps:
                 self.directory.forget(task.id)
             if spec.deps or spec.nested:
