@@ -240,6 +240,8 @@ class ProcessBackend:
             return m.Inline(serialized.data, [], refs)
         if serialized.nbytes() <= INLINE_BYTES:
             return m.Inline(serialized.data, [bytes(buffer.raw()) for buffer in serialized.buffers], refs)
+        if serialized.nbytes() > self.session.object_store_memory:
+            return self.arena.write(serialized, refs)  # raises: no waiting will help
         with suppress(ObjectStoreFullError):
             return self.arena.write(serialized, refs)
         # What was dropped may be on its way back to us, and other processes may keep memory that they do not use.
