@@ -46,6 +46,9 @@ class ObjectTable:
         self._name = name.encode()
         self._post = post
         self.entries: dict[bytes, Entry] = {}
+        self._unseen: set[bytes] = set()
+        """Results to come that nobody waits for; the node has to hear of their end when they turn out to be large."""
+
         self.released: deque[bytes] = deque()
         self.release = self.released.append
         self.lock = threading.RLock()
@@ -112,6 +115,7 @@ class ObjectTable:
             entry = self.entries.get(object_id)
             special = isinstance(value, m.Shm) or (isinstance(value, m.Inline) and bool(value.refs))
             if entry is None:
+                self._unseen.discard(object_id)
                 if special:
                     self._post(m.Release([object_id]))
                 return
@@ -176,6 +180,8 @@ class ObjectTable:
                 if entry.owned:
                     if entry.tracked:
                         ended.append(object_id)
+                    elif entry.value is None:
+                        self._unseen.add(object_id)
                 elif entry.registered:
                     self._post(m.Hold(object_id, self._name, -entry.registered))
                 entry.pins = None
@@ -183,12 +189,13 @@ class ObjectTable:
                 self._post(m.Release(ended))
 
     def unresolved_tasks(self) -> list[bytes]:
-        """Tasks whose results this process waits for."""
+        """Tasks of this process whose results have not come."""
         with self.lock:
-            return list({
+            awaited = {
                 object_id[:-2] for object_id, entry in self.entries.items()
                 if entry.owned and entry.value is None and not object_id.endswith(HANDLE_INDEX)
-            })
+            }
+            return list(awaited.union(object_id[:-2] for object_id in self._unseen))
 
     def clear(self) -> None:
         with self.lock:

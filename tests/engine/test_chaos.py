@@ -15,6 +15,7 @@ from waiting import all_resources_free, daemon_and_zygote, start_engine, wait_fo
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine.exceptions import EngineError
+from rlflow.engine.testing import leak_check
 
 SECONDS = 4.0
 PAUSE = 0.04
@@ -47,7 +48,8 @@ def chaos():
         return len(killed)
 
     try:
-        yield stop
+        with leak_check(running_engine=True):
+            yield stop
     finally:
         stop()
         engine.shutdown()
