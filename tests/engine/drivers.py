@@ -16,6 +16,8 @@ PREAMBLE = """
     from rlflow import engine
     from rlflow.engine import api
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts in the background
+
     def say(word):
         print(word, flush=True)
 
