@@ -110,10 +110,11 @@ def _watch(daemon: int, zygote: int, driver: int, woken: int) -> int:
         ended = _reap()
         if ended.get(daemon) == 0:
             return 0
-        # The one that was killed first: the other one ends because of it. A zygote that ends with 0 follows its daemon.
-        roles = ((daemon, "daemon"), (zygote, "zygote"))
-        for code, who in sorted((ended[pid], who) for pid, who in roles if ended.get(pid)):
+        # Each ends when the other is gone: a zygote that ends with 0 follows its daemon, a daemon fails without zygote.
+        found = [(who, ended[pid]) for who, pid in (("zygote", zygote), ("daemon", daemon)) if ended.get(pid)]
+        for who, code in sorted(found, key=lambda end: end[1] > 0):  # killed ones first
             sys.stderr.write(f"the engine's {who} ended with {code}\n")
+        if found:
             return 1
 
 
