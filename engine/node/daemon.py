@@ -62,6 +62,7 @@ class Daemon:
         self._functions: set[bytes] = set()
         self._peers: dict[str, zmq.Socket[bytes]] = {}
         self._roles: dict[str, str] = {}
+        self._newcomers: list[str] = []
         self._ended: set[str] = set()
         self._out: dict[str, list[m.Wire]] = {}
         self._frames = 1
@@ -111,6 +112,7 @@ class Daemon:
             if any(fd == self.pool.fileno() for fd, _ in events):
                 for process, status in self.pool.poll():
                     self._worker_ended(process, status)
+                self._welcome()
                 self._decide()
             elif not events:
                 self.store.commit()
@@ -186,7 +188,14 @@ class Daemon:
             self.pool.processes[sender].ready = True
             self._failed_starts = 0
             self.scheduler.worker_started(sender)
-        self.post(sender, m.Welcome(self.session.name))
+        self._newcomers.append(sender)
+        self._welcome()
+
+    def _welcome(self) -> None:
+        """Answers greetings once workers can be had: an engine whose preload fails has not started."""
+        if self.pool.ready:
+            while self._newcomers:
+                self.post(self._newcomers.pop(), m.Welcome(self.session.name))
 
     def dismiss(self, worker: str) -> None:
         self.pool.processes[worker].leaving = True

@@ -31,6 +31,8 @@ class WorkerPool:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.processes: dict[str, Process] = {}
+        self.ready = False
+        """The zygote has imported everything: workers can be forked."""
         self._count = 0
         self._received = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -63,10 +65,15 @@ class WorkerPool:
                 data = self._socket.recv(65536)
             except BlockingIOError:
                 return ended
+            except ConnectionResetError:
+                data = b""
             if not data:
                 raise ConnectionError("the zygote is gone")
             *lines, self._received = (self._received + data).split(b"\n")
             for line in lines:
+                if line == b"ready":
+                    self.ready = True
+                    continue
                 word, worker, number = line.decode().split()
                 if word == "started":
                     self.processes[worker].pid = int(number)

@@ -5,8 +5,8 @@ its own a second. What makes forking safe is what the zygote does *not* have: no
 before NumPy is imported), no ZeroMQ context, no LMDB environment, no torch. It is the parent of the workers and
 therefore knows how each one ended.
 
-Protocol, lines on a Unix socket: ``fork <worker>`` in; ``started <worker> <pid>`` and ``exited <worker> <status>``
-out, status as ``os.waitstatus_to_exitcode`` gives it (negative: the signal).
+Protocol, lines on a Unix socket: ``fork <worker>`` in; ``ready`` once, then ``started <worker> <pid>`` and
+``exited <worker> <status>`` out, status as ``os.waitstatus_to_exitcode`` gives it (negative: the signal).
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class _Zygote:
 
     def run(self) -> None:
         daemon, _ = self._listener.accept()
+        daemon.sendall(b"ready\n")
         received = b""
         while True:
             readable, _, _ = select.select([daemon.fileno(), self._woken], [], [])
