@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 
+from rlflow.engine.interrupts import hold_back
+
 from .errors import TrainingInterrupted
 
 
@@ -50,11 +52,12 @@ class StopSignals:
         return _Deferral(self)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        first = self.received is None
-        self.received = number
-        if not (self._deferring and first):
+        if self._deferring and self.received is None:
+            self.received = number
+            self._on_first(signal.Signals(number).name)
+        elif not hold_back(number, frame):  # else it comes again in a moment: not in the midst of engine bookkeeping
+            self.received = number
             raise TrainingInterrupted(number)
-        self._on_first(signal.Signals(number).name)
 
 
 class _Deferral:

@@ -278,7 +278,10 @@ class Daemon:
     def _on_submit(self, sender: str, message: m.Submit) -> None:
         for raw in message.items:
             spec = m.decode_spec(raw)
-            if spec.parent_attempt and self._found_again(spec):
+            if spec.parent_attempt:
+                if self._found_again(spec):
+                    continue
+            elif spec.task in self.tasks:  # sent twice
                 continue
             task = Task(spec.task, spec.function, spec.demand, spec.prefer, payload=Payload(spec, raw))
             self.tasks[spec.task] = task
