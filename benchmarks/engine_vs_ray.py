@@ -187,7 +187,7 @@ def main() -> int:
     sides = list(SIDES) if asked.side == "both" else [asked.side]
     try:
         start_up, groups = asked_workloads(asked.only)
-        for side in sides:
+        for side in () if asked.list else sides:  # names can be listed before the peers are there
             python_of(side)
     except (ValueError, MissingPeers) as error:
         print(f"engine_vs_ray: {error}", file=sys.stderr)

@@ -412,6 +412,7 @@ class ProcessBackend:
         return self._answers.pop(token)
 
     def _ask(self, what: str) -> dict[str, float]:
+        self.endpoint.flush()  # what was dropped before the question goes ahead of it
         token = next(self._tokens)
         self.post_node(m.Ask(token, what))
         answer: dict[str, float] = self._answer(token)
