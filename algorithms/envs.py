@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from rlflow import engine
+import rlflow.engine as engine
 
 from .errors import EnvStepError, UnknownEnvError, did_you_mean
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlflow import engine
+import rlflow.engine as engine
 
 from .envs import VectorStepper
 from .policies.actor_critic import BoundActorCritic, MlpActorCritic

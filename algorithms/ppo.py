@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rlflow import engine
+import rlflow.engine as engine
 
 from .advantages import flatten
 from .base import Algorithm
