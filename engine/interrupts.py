@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from .mailbox import Mailbox
 from .runtime.endpoint import Endpoint
 from .store.reader import SegmentReader
 
@@ -25,8 +26,8 @@ AGAIN_AFTER = 0.002
 LONGEST = 1.0
 """Seconds after which it raises all the same: it may be the user's code, called back from ours, that does not end."""
 
-_BOOKKEEPING = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runtime") + os.sep
-_WAITING = (Endpoint._serve.__code__, threading.Condition.wait.__code__)
+_BOOKKEEPING = (Mailbox.send.__code__.co_filename, os.path.dirname(Endpoint.post.__code__.co_filename) + os.sep)
+_WAITING = (Mailbox.wait.__code__, Endpoint._serve.__code__, threading.Condition.wait.__code__)
 _held_since: dict[int, float] = {}
 
 

@@ -1,6 +1,6 @@
 """What travels between driver, node and workers: msgpack arrays, typed at both ends by msgspec.
 
-One ZeroMQ frame is ``[sender, [message, ...]]``. Python's cost is per call and per frame, so whatever can wait
+One frame is ``[sender, number, [message, ...]]``. Python's cost is per call and per frame, so whatever can wait
 for company is batched. Specs and outcomes are encoded once, by who makes them, and then travel as raw bytes: the
 node forwards and stores them without encoding them again.
 """
@@ -351,11 +351,13 @@ ToProcess: TypeAlias = (
 
 class NodeFrame(Wire):
     sender: str
+    number: int
     messages: list[ToNode]
 
 
 class ProcessFrame(Wire):
     sender: str
+    number: int
     messages: list[ToProcess]
 
 
@@ -363,6 +365,9 @@ class OutFrame(Wire):
     """Either frame, from the sender's side."""
 
     sender: str
+    number: int
+    """Of all frames of this sender to this receiver, from 0."""
+
     messages: list[Wire]
 
 

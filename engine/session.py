@@ -51,6 +51,10 @@ class Session:
         """Where the inbox of a process is."""
         return f"ipc://{self.folder}/{process}.sock"
 
+    def lane(self, process: str) -> str:
+        """Where a process takes short frames that are in a hurry (see ``mailbox.py``)."""
+        return f"{self.folder}/{process}.lane"
+
     def log(self, process: str) -> Path:
         return Path(self.folder) / "logs" / f"{process}.log"
 

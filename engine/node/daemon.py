@@ -8,19 +8,18 @@ store, and only then sends what they decided. So whatever a process learns from 
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import zmq
 
 from .. import messages as m
 from ..control_store import ControlStore
 from ..exceptions import WorkerCrashedError
 from ..ids import HANDLE_INDEX, object_id
+from ..mailbox import Mailbox
 from ..options import UNITS
 from ..serialization import dump_engine_error
 from ..session import Session
@@ -33,6 +32,9 @@ from .scheduler import Plan, Scheduler, Task
 FRAMES_PER_TURN = 64
 REVOKE_AFTER_MS = 5
 """Silence after which tasks queued behind a long one are revoked, and what nobody waits for is committed."""
+
+SPIN_SECONDS = 0.00005
+"""As long as a program takes from a task's result to its next task."""
 
 STOP_SECONDS = 0.3
 """At the end, for workers to report what they have just finished."""
@@ -49,10 +51,7 @@ class Daemon:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.store = ControlStore(Path(session.store))
-        self._context = zmq.Context()
-        self._inbox = self._context.socket(zmq.PULL)
-        self._inbox.setsockopt(zmq.RCVHWM, 0)
-        self._inbox.bind(session.address(m.NODE))
+        self._mail: Mailbox[m.NodeFrame] = Mailbox(session, m.NODE, m.decode_node_frame)
         self.pool = WorkerPool(session)
         cpus = max(1, min(session.capacity.get("CPU", 0) // UNITS, HIGH_CPU))
         self.scheduler = Scheduler(session.capacity, prestart=cpus)
@@ -60,7 +59,6 @@ class Daemon:
         self.tasks: dict[bytes, Task] = {}
         self.actors = ActorDesk(self)
         self._functions: set[bytes] = set()
-        self._peers: dict[str, zmq.Socket[bytes]] = {}
         self._roles: dict[str, str] = {}
         self._newcomers: list[str] = []
         self._ended: set[str] = set()
@@ -98,51 +96,48 @@ class Daemon:
     # ------------------------------------------------------------ the loop
 
     def run(self) -> None:
-        poller = select.poll()  # on the inbox's fd, which is edge-triggered: only after it has been drained
-        poller.register(int(self._inbox.getsockopt(zmq.FD)), select.POLLIN)
-        poller.register(self.pool.fileno(), select.POLLIN)
+        zygote = self.pool.fileno()
+        self._mail.watch(zygote)
         self._decide()
         while not self._stopped():
-            if self._receive():
-                self._decide()
-                continue
             pipelined = self.scheduler.has_pipelined()
             idle = not pipelined and not self.store.gathered() and self._stop_by is None
-            events = poller.poll(None if idle else REVOKE_AFTER_MS)
-            if any(fd == self.pool.fileno() for fd, _ in events):
+            self._mail.wait(None if idle else REVOKE_AFTER_MS / 1000, SPIN_SECONDS)
+            if zygote in self._mail.receive():
                 for process, status in self.pool.poll():
                     self._worker_ended(process, status)
                 self._welcome()
-                self._decide()
-            elif not events:
+            elif not self._mail.frames:
                 self.store.commit()
                 if pipelined:
                     for worker in self.scheduler.overdue():
                         self.post(worker, m.Revoke())
-                    self._decide()
+            self._receive()
+            self._decide()
         self.store.add_event("stopped", self.session.driver)
         self.store.close()
-        self._context.destroy(linger=0)
+        self._mail.close(linger_ms=0)
 
-    def _receive(self) -> int:
-        """Handles frames that are there; returns how many, 0 only if there was none.
+    def _receive(self) -> None:
+        """Handles frames that are there.
 
-        A lone frame is acted on before another is looked for, which costs 3 µs; the busier the node, the more
-        frames share a turn and its transaction.
+        A lone frame is acted on before another is looked for; the busier the node, the more frames share a turn and
+        its transaction.
         """
-        for received in range(self._frames):
-            try:
-                frame = m.decode_node_frame(self._inbox.recv(zmq.NOBLOCK))
-            except zmq.Again:
-                self._frames = 1
-                return received
+        frames = self._mail.frames
+        for _ in range(self._frames):
+            if not frames:
+                self._mail.wait(0)
+                self._mail.receive()
+                if not frames:
+                    self._frames = 1
+                    return
+            frame = frames.popleft()
             late = frame.sender in self._ended
             for message in frame.messages:
                 if not late or isinstance(message, LAST_WORDS):
                     self._handlers[type(message)](frame.sender, message)
-        received = self._frames
-        self._frames = min(2 * received, FRAMES_PER_TURN)
-        return received
+        self._frames = min(2 * self._frames, FRAMES_PER_TURN)
 
     def _decide(self) -> None:
         """Plan, commit, send: in this order."""
@@ -157,7 +152,8 @@ class Daemon:
             self.store.commit()
             out, self._out = self._out, {}
             for peer, messages in out.items():
-                self._send(peer, messages)
+                if peer in self._roles:
+                    self._mail.send(peer, messages)
 
     def _assignment(self, task: Task) -> m.Assignment:
         task.payload.adopted = False
@@ -169,19 +165,9 @@ class Daemon:
         else:
             self._out[peer] = [message]
 
-    def _send(self, peer: str, messages: list[m.Wire]) -> None:
-        socket = self._peers.get(peer)
-        if socket is not None:
-            socket.send(m.encode(m.OutFrame(m.NODE, messages)))
-
     # ------------------------------------------------------------ processes
 
     def _on_hello(self, sender: str, hello: m.Hello) -> None:
-        socket = self._context.socket(zmq.PUSH)
-        socket.setsockopt(zmq.SNDHWM, 0)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.connect(self.session.address(sender))
-        self._peers[sender] = socket
         self._roles[sender] = hello.role
         self.store.add_event("joined", sender, f"{hello.role}, pid {hello.pid}")
         if hello.role == "worker":
@@ -235,11 +221,10 @@ class Daemon:
         }
         self._free(self.directory.process_died(worker, pins))
         self._drop_segments(worker)
-        socket = self._peers.pop(worker, None)
-        if socket is not None:
-            socket.close()
-            del self._roles[worker]
-            for peer in self._peers:
+        self._mail.forget(worker)
+        self._mail.end_of(worker)
+        if self._roles.pop(worker, None) is not None:
+            for peer in self._roles:
                 self.post(peer, m.WorkerDied(worker, reason))
 
     def _on_stop(self, sender: str, _: m.Stop) -> None:
@@ -431,7 +416,7 @@ class Daemon:
             self._free(self.directory.release(oid))
 
     def _on_need_room(self, sender: str, _: m.NeedRoom) -> None:
-        for process in self._peers:
+        for process in self._roles:
             if process != sender:
                 self.post(process, m.GiveRoom())
 
@@ -440,7 +425,7 @@ class Daemon:
         for process, segment, offset in freed.blocks:
             blocks.setdefault(process, []).append((segment, offset))
         for process, its in blocks.items():
-            if process in self._peers:
+            if process in self._roles:
                 self.post(process, m.FreeBlocks(its))
             else:
                 self._drop_segments(process)

@@ -16,16 +16,14 @@ Rejected: asyncio (several times slower per message), a thread of its own for ea
 from __future__ import annotations
 
 import os
-import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 import msgspec
-import zmq
 
 from .. import messages as m
+from ..mailbox import Mailbox
 from ..session import Session
 
 GRACE = 0.003
@@ -33,6 +31,10 @@ PARK_AFTER = 0.05
 """Seconds of uninterrupted leading by others after which the background thread sleeps until it is called."""
 
 LINGER_MS = 200
+
+SPIN_SECONDS = 0.0002
+SHORT_WAIT = 0.0004
+"""After a wait that was shorter than this the next one spins: the answer is probably as quick again."""
 
 
 class Endpoint:
@@ -45,19 +47,12 @@ class Endpoint:
         self._handle = handle
         self._watch_fd = watch_fd
         self._watched_ended = watched_ended
-        self._context = zmq.Context()
-        self._inbox = self._context.socket(zmq.PULL)
-        self._inbox.setsockopt(zmq.RCVHWM, 0)
-        self._inbox.bind(session.address(name))
+        self._mail: Mailbox[m.ProcessFrame] = Mailbox(session, name, m.decode_process_frame)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poller = select.poll()  # ZeroMQ's own poller costs three times as much per call
-        self._poller.register(int(self._inbox.getsockopt(zmq.FD)), select.POLLIN)
-        self._poller.register(self._wake_fd, select.POLLIN)
+        self._mail.watch(self._wake_fd)
         if watch_fd >= 0:
-            self._poller.register(watch_fd, select.POLLIN)
-        self._unhandled: deque[bytes] = deque()
-        self._drained = False
-        """The inbox was empty when last looked at: only then may its (edge-triggered) fd be slept on."""
+            self._mail.watch(watch_fd)
+        self._spin = 0.0
         self._lead = threading.Lock()
         self._background_leads = False
         self._followers = 0
@@ -68,7 +63,6 @@ class Endpoint:
         self._parked = threading.Event()
         self._unpark = threading.Event()
         self._send_lock = threading.RLock()  # a user's __del__ that prints may run inside, by garbage collection
-        self._peers: dict[str, zmq.Socket[bytes]] = {}
         self._out: dict[str, list[m.Wire]] = {}
         self._closed = False
         self.before_flush: Callable[[], None] = lambda: None
@@ -118,27 +112,17 @@ class Endpoint:
             for peer in list(out):
                 messages = out.pop(peer)
                 try:
-                    self._socket(peer).send(m.encode(m.OutFrame(self.name, messages)))
+                    self._mail.send(peer, messages)
                 except BaseException:  # Ctrl-C
                     out[peer] = messages + out.get(peer, [])
                     raise
 
-    def _socket(self, peer: str) -> zmq.Socket[bytes]:
-        socket = self._peers.get(peer)
-        if socket is None:
-            socket = self._context.socket(zmq.PUSH)
-            socket.setsockopt(zmq.SNDHWM, 0)
-            socket.connect(self._session.address(peer))
-            self._peers[peer] = socket
-        return socket
-
-    def forget(self, peer: str) -> None:
-        """Closes the connection to a process that is gone."""
+    def ended(self, peer: str) -> None:
+        """A process is gone. Called by the leader."""
+        self._mail.end_of(peer)
         with self._send_lock:
             self._out.pop(peer, None)
-            socket = self._peers.pop(peer, None)
-            if socket is not None:
-                socket.close(linger=0)
+            self._mail.forget(peer)
 
     # ------------------------------------------------------------ waiting
 
@@ -211,29 +195,24 @@ class Endpoint:
 
     def _serve(self, timeout: float | None) -> None:
         """One turn of the leader: wait for something, unless it is there, and handle it."""
-        if self._drained and not self._unhandled:
+        mail = self._mail
+        if not mail.frames:
             self.flush()
-            for fd, _ in self._poller.poll(None if timeout is None else timeout * 1000):
+            began = time.perf_counter()
+            mail.wait(timeout, self._spin)
+            for fd in mail.receive():
                 if fd == self._wake_fd:
                     self._drain_wake()
                 elif fd == self._watch_fd:
-                    self._poller.unregister(self._watch_fd)
+                    mail.unwatch(fd)
                     self._watched_ended()
-        self._receive()
-
-    def _receive(self) -> None:
-        """Handles one frame, if there is one."""
-        unhandled = self._unhandled
-        try:
-            unhandled.append(self._inbox.recv(zmq.NOBLOCK))
-            self._drained = False
-        except zmq.Again:  # costs 3 µs, which is why nobody looks for a second frame before the first is handled
-            self._drained = True
-        while unhandled:
-            frame = m.decode_process_frame(unhandled[0])
+            short = time.perf_counter() - began < SHORT_WAIT and not self._background_leads
+            self._spin = SPIN_SECONDS if short else 0.0
+        while mail.frames:
+            frame = mail.frames[0]
             for message in frame.messages:
                 self._handle(frame.sender, message)
-            unhandled.popleft()
+            mail.frames.popleft()
         if self._followers:
             with self._progress:
                 self._progress.notify_all()
@@ -282,8 +261,5 @@ class Endpoint:
         self._wake()
         self._thread.join(timeout=5)
         with self._send_lock:
-            for socket in self._peers.values():
-                socket.close(linger_ms)
-            self._inbox.close(linger=0)
-            self._context.term()
+            self._mail.close(linger_ms)
         os.close(self._wake_fd)

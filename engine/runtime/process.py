@@ -389,7 +389,7 @@ class ProcessBackend:
             self.arena.free(segment, offset)
 
     def _on_worker_died(self, sender: str, message: m.WorkerDied) -> None:
-        self.endpoint.forget(message.worker)
+        self.endpoint.ended(message.worker)
         self.reader.forget(message.worker)
         tasks = self.objects.unresolved_tasks()
         if tasks:  # it may have taken results with it that the node knows
