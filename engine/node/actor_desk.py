@@ -42,17 +42,17 @@ class ActorDesk:
         task = Task(spec.task, spec.function, spec.demand, exclusive=True, payload=Payload(spec, request.spec))
         actor = Actor(spec.task, request, task, sender, restarts_left=request.max_restarts)
         self.table.add(actor)
-        self._node.directory.track(handle_id(actor.id), sender)
-        self._node.tasks[task.id] = task
+        self._node.objects.directory.track(handle_id(actor.id), sender)
+        self._node.tasks.tasks[task.id] = task
         self._node.store.add_spec(spec.task, request.spec)
         if request.name:
             self._node.post(sender, m.ActorFound(request.token, actor.id, "", {}, True, ""))
-        if not spec.deps or self._node.arguments_there(task):
-            self._node.enqueue(task)
+        if not spec.deps or self._node.tasks.arguments_there(task):
+            self._node.tasks.enqueue(task)
 
     def _introduce(self, sender: str, token: int, actor: Actor, created: bool) -> None:
         """A handle for ``sender``, held from here on so that the actor cannot vanish on the way."""
-        self._node.directory.hold(handle_id(actor.id), sender.encode(), 1)
+        self._node.objects.directory.hold(handle_id(actor.id), sender.encode(), 1)
         request = actor.request
         self._node.post(sender, m.ActorFound(token, actor.id, request.class_name, request.methods, created, ""))
 
@@ -81,7 +81,7 @@ class ActorDesk:
         if actor is None or actor.state == DEAD:
             self._node.pool.kill(sender)
             return
-        self._node.tasks.pop(actor.id, None)
+        self._node.tasks.tasks.pop(actor.id, None)
         if outcome.status == m.FINISHED:
             self._node.scheduler.became_actor(sender)
             self.table.started(actor, sender)
@@ -102,7 +102,7 @@ class ActorDesk:
         if self.table.may_restart(actor):
             self._node.store.add_event("actor restarted", actor.id.hex(), reason)
             actor.creation.attempt += 1
-            self._node.tasks[actor.id] = actor.creation
+            self._node.tasks.tasks[actor.id] = actor.creation
             self._node.scheduler.retry(actor.creation)
             self._tell_watchers(actor)
         else:
@@ -111,8 +111,8 @@ class ActorDesk:
 
     def _dead(self, actor: Actor, text: str, cause: bytes) -> None:
         self._node.store.add_event("actor died", actor.id.hex(), text)
-        self._node.directory.forget(actor.id)
-        creation = self._node.tasks.pop(actor.id, None)
+        self._node.objects.directory.forget(actor.id)
+        creation = self._node.tasks.tasks.pop(actor.id, None)
         if creation is not None:  # it did not live to report itself
             error = m.Failed(dump_engine_error(ActorDiedError(text)))
             outcome = m.Outcome(actor.id, creation.attempt, creation.worker, m.CRASHED, 0.0, 0.0, [error])
@@ -133,7 +133,7 @@ class ActorDesk:
             worker = actor.creation.worker
             self._dead(actor, f"{actor.describe()} is dead: it was killed by kill()", b"")
             self._node.scheduler.withdraw(actor.creation)
-            self._node.tasks.pop(actor.id, None)
+            self._node.tasks.tasks.pop(actor.id, None)
             if worker:
                 self._node.pool.kill(worker)
         elif actor.state == ALIVE:

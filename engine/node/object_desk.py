@@ -1,0 +1,86 @@
+"""What the daemon does about objects: who asked for them, who holds them, whose memory is free again.
+
+The decisions are in the directory, without I/O; this is its clerk, between it and the messages.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .. import messages as m
+from ..ids import HANDLE_INDEX
+from .directory import Directory, Freed
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+
+
+class ObjectDesk:
+    """See the module's essay."""
+
+    def __init__(self, node: Daemon) -> None:
+        self._node = node
+        self.directory = Directory()
+
+    # ------------------------------------------------------------ messages
+
+    def on_resolve(self, sender: str, message: m.Resolve) -> None:
+        for oid in message.ids:
+            value = self.value(oid)
+            if value is None:
+                self.directory.ask(sender, oid)
+            else:
+                self._node.post(sender, m.Resolved(oid, value))
+
+    def on_stored(self, sender: str, message: m.Stored) -> None:
+        if not isinstance(message.value, m.Shm):
+            self._node.store.add_stored(message.object_id, message.value)
+        self.exists(message.object_id, message.value, sender)
+
+    def on_hold(self, sender: str, message: m.Hold) -> None:
+        self.free(self.directory.hold(message.object_id, message.holder, message.count))
+
+    def on_release(self, sender: str, message: m.Release) -> None:
+        for oid in message.ids:
+            self.free(self.directory.release(oid))
+
+    def on_need_room(self, sender: str, _: m.NeedRoom) -> None:
+        for process in self._node.roles:
+            if process != sender:
+                self._node.post(process, m.GiveRoom())
+
+    # ------------------------------------------------------------ for the other desks
+
+    def value(self, oid: bytes) -> m.Value | None:
+        return self.directory.known(oid) or self._node.store.value(oid)
+
+    def exists(self, oid: bytes, value: m.Value, owner: str) -> None:
+        ready, askers, freed = self.directory.exists(oid, value, owner)
+        for task in ready:
+            self._node.tasks.enqueue(task)
+        for process in askers:
+            self._node.post(process, m.Resolved(oid, value))
+        self.free(freed)
+
+    def free(self, freed: Freed) -> None:
+        blocks: dict[str, list[tuple[str, int]]] = {}
+        for process, segment, offset in freed.blocks:
+            blocks.setdefault(process, []).append((segment, offset))
+        for process, its in blocks.items():
+            if process in self._node.roles:
+                self._node.post(process, m.FreeBlocks(its))
+            else:
+                self.drop_segments(process)
+        for oid in freed.objects:
+            if oid.endswith(HANDLE_INDEX):
+                self._node.actors.handles_gone(oid[:-2])
+        for oid in freed.unseen:
+            if not oid.endswith(HANDLE_INDEX) and self._node.store.value(oid) is None:
+                self.directory.unwanted(oid)
+
+    def drop_segments(self, process: str) -> None:
+        """Removes those segments of a dead process in which nothing lives any more."""
+        for entry in os.scandir(self._node.session.shm):
+            if entry.name.rpartition("-")[0] == process and not self.directory.segments[entry.name]:
+                os.unlink(entry.path)

@@ -1,0 +1,190 @@
+"""What the daemon does about tasks: from their specs to their outcomes, and again when a worker died.
+
+Which task goes to which worker is the scheduler's decision, which waits for what the directory's; this is the clerk
+between them and the messages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .. import messages as m
+from ..exceptions import WorkerCrashedError
+from ..ids import object_id
+from ..options import UNITS
+from ..serialization import dump_engine_error
+from .payload import Payload
+from .scheduler import Task
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+
+
+class TaskDesk:
+    """See the module's essay."""
+
+    def __init__(self, node: Daemon) -> None:
+        self._node = node
+        self.tasks: dict[bytes, Task] = {}
+        """All that have not ended, actor creations included."""
+        self._functions: set[bytes] = set()
+
+    def on_function(self, sender: str, function: m.Function) -> None:
+        if function.id not in self._functions:
+            self._functions.add(function.id)
+            self._node.store.add_function(function.id, function.name, function.blob)
+
+    def on_submit(self, sender: str, message: m.Submit) -> None:
+        for raw in message.items:
+            spec = m.decode_spec(raw)
+            if spec.parent_attempt:
+                if self._found_again(spec):
+                    continue
+            elif spec.task in self.tasks:  # sent twice
+                continue
+            task = Task(spec.task, spec.function, spec.demand, spec.prefer, payload=Payload(spec, raw))
+            self.tasks[spec.task] = task
+            self._node.store.add_spec(spec.task, raw)
+            if spec.deps and not self.arguments_there(task):
+                continue
+            self.enqueue(task)
+
+    def _found_again(self, spec: m.Spec) -> bool:
+        """A parent that is re-run submits its children again; those that run or have ended are not run twice."""
+        task = self.tasks.get(spec.task)
+        if task is not None:
+            task.payload.spec.owner = spec.owner
+            task.payload.raw = msgspec.Raw(m.encode(task.payload.spec))
+            task.payload.adopted = True
+            for index in range(spec.num_returns):
+                self._node.objects.directory.wanted_again(object_id(spec.task, index), spec.owner)
+            return True
+        outcome = self._node.store.outcome(spec.task)
+        if outcome is None:
+            return False
+        tracked = [
+            object_id(spec.task, i) for i, value in enumerate(outcome.values)
+            if not isinstance(value, m.Failed) and (isinstance(value, m.Shm) or value.refs)
+        ]
+        if not all(self._node.objects.directory.adopt(oid, spec.owner) for oid in tracked):
+            return False  # freed when the parent's last attempt died with its refs
+        self._node.post(spec.owner, m.Results([outcome]))
+        return True
+
+    def arguments_there(self, task: Task) -> bool:
+        """Looks the task's pending deps up; registers it for those that do not exist yet."""
+        missing = []
+        for dep in task.payload.spec.deps:
+            if dep.value is not None:
+                continue
+            value = self._node.objects.value(dep.object_id)
+            if value is None:
+                missing.append(dep)
+            else:
+                self._node.objects.directory.resolve_now(task, dep, value)
+        if missing:
+            self._node.objects.directory.wait_for(task, missing)
+        return not missing
+
+    def enqueue(self, task: Task) -> None:
+        if not self._node.scheduler.submit(task):
+            asked, there = (
+                {name: amount / UNITS for name, amount in amounts.items()}
+                for amounts in (task.demand, self._node.scheduler.capacity)
+            )
+            kind = "actor" if task.exclusive else "task"
+            self._node.post(self._node.session.driver, m.Warning(
+                f"{kind} {task.payload.spec.name} can never run: it asks for {asked} and the engine has {there}"
+            ))
+
+    def on_done(self, sender: str, done: m.Done) -> None:
+        for raw in done.items:
+            outcome = m.decode_outcome(raw)
+            task = self._node.scheduler.finished(sender, outcome.task, outcome.duration)
+            if task is None or outcome.attempt != task.attempt:
+                continue  # fenced: another attempt has taken its place
+            del self.tasks[task.id]
+            spec = task.payload.spec
+            self._record(outcome, raw, spec.owner)
+            if task.payload.adopted:
+                self._node.post(spec.owner, m.Results([outcome]))
+            elif spec.owner in self._node.ended:  # which can no longer register what the worker retained
+                for borrowed in outcome.retained:
+                    self._node.objects.free(self._node.objects.directory.hold(borrowed, sender.encode(), 1))
+            if spec.deps:
+                self._node.objects.directory.forget(task.id)
+            if spec.deps or spec.nested:
+                needed = [dep.object_id for dep in spec.deps] + spec.nested
+                self._node.objects.free(self._node.objects.directory.task_ended(task.id, needed))
+
+    def on_logged(self, sender: str, logged: m.Logged) -> None:
+        for raw_spec, raw_outcome in zip(logged.items[::2], logged.items[1::2], strict=True):
+            spec = m.decode_spec(raw_spec)
+            self._node.store.add_spec(spec.task, raw_spec)
+            self._record(m.decode_outcome(raw_outcome), raw_outcome, spec.owner)
+
+    def _record(self, outcome: m.Outcome, raw: msgspec.Raw, owner: str) -> None:
+        self._node.store.add_outcome(outcome.task, raw)
+        for index, value in enumerate(outcome.values):
+            oid = object_id(outcome.task, index)
+            if self._node.objects.directory.concerns(oid, value):
+                self._node.objects.exists(oid, value, owner)
+
+    def fail(self, task: Task, error: bytes, status: int, worker: str = "") -> None:
+        """Ends a task with an error that no worker can report."""
+        self._node.scheduler.withdraw(task)
+        self.tasks.pop(task.id, None)
+        values: list[m.Value] = [m.Failed(error)] * max(1, task.payload.spec.num_returns)
+        outcome = m.Outcome(task.id, task.attempt, worker, status, 0.0, 0.0, values)
+        self._record(outcome, msgspec.Raw(m.encode(outcome)), task.payload.spec.owner)
+        self._node.post(task.payload.spec.owner, m.Results([outcome]))
+
+    def worker_died(self, worker: str, reason: str) -> None:
+        """Runs again what it had begun, or fails it."""
+        started, _ = self._node.scheduler.worker_died(worker, self._node.pool.last_started(worker))
+        for task in started:
+            retries = task.payload.spec.max_retries
+            if task.exclusive:
+                self._node.actors.lost(task.id, reason)
+            elif retries < 0 or 0 < retries >= task.crashes:
+                task.attempt += 1
+                self._node.store.add_event("retried", task.id.hex(), reason)
+                self._node.scheduler.retry(task)
+            else:  # with max_retries=0 also those that were not to blame: they may not be run twice
+                attempts = "1 attempt" if task.crashes <= 1 else f"each of {task.crashes} attempts"
+                error = WorkerCrashedError(
+                    f"task {task.payload.spec.name or task.id.hex()}: its worker died in {attempts} "
+                    f"(max_retries={retries}); the last: {reason}"
+                )
+                self.fail(task, dump_engine_error(error), m.CRASHED, worker)
+
+    def needed_by_tasks_of(self, owner: str) -> dict[bytes, list[bytes]]:
+        """The objects that unfinished tasks of a process need, by task."""
+        return {
+            task.id: [dep.object_id for dep in task.payload.spec.deps] + task.payload.spec.nested
+            for task in self.tasks.values()
+            if task.payload.spec.owner == owner
+        }
+
+    def on_blocked(self, sender: str, message: m.Blocked) -> None:
+        awaits: list[Task] = []
+        seen: set[bytes] = set()
+        stack = list(reversed(message.awaits))
+        while stack:
+            task_id = stack.pop()
+            task = self.tasks.get(task_id)
+            if task is None or task_id in seen:
+                continue
+            seen.add(task_id)
+            awaits.append(task)
+            stack += [oid[:-2] for oid in self._node.objects.directory.unresolved(task)]
+        self._node.scheduler.blocked(sender, awaits, message.returned)
+
+    def on_reconcile(self, sender: str, message: m.Reconcile) -> None:
+        for task_id in message.tasks:
+            if task_id not in self.tasks:
+                outcome = self._node.store.outcome(task_id)
+                if outcome is not None and outcome.worker == message.worker:  # others report by themselves
+                    self._node.post(sender, m.Results([outcome]))
