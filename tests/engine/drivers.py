@@ -17,6 +17,7 @@ PREAMBLE = """
     from rlflow.engine import api
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts in the background
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this one
 
     def say(word):
         print(word, flush=True)
