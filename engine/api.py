@@ -9,7 +9,7 @@ from typing import Any
 
 from .backend import Backend, RuntimeContext
 from .exceptions import EngineStateError, UnsupportedError
-from .refs import ObjectRef, refuse_fork, set_ref_host
+from .refs import ObjectRef, all_different, refuse_fork, set_ref_host
 
 _backend: Backend | None = None
 _owner_pid = 0
@@ -137,7 +137,9 @@ def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) 
     _check_timeout(timeout)
     if isinstance(refs, ObjectRef):
         return current_backend().get((refs,), timeout)[0]
-    return current_backend().get(_ref_list(refs, "get"), timeout)
+    _check_list(refs, "get")
+    _check_refs(refs, "get")
+    return current_backend().get(refs, timeout)
 
 
 def wait(
@@ -150,12 +152,17 @@ def wait(
     """
     del fetch_local
     _check_timeout(timeout)
-    checked = _ref_list(refs, "wait")
-    if len(set(checked)) != len(checked):
+    _check_list(refs, "wait")
+    try:
+        different = all_different(refs)
+    except AttributeError:
+        _check_refs(refs, "wait")
+        raise
+    if not different:
         raise ValueError("wait() got the same ObjectRef twice")
-    if not 0 < num_returns <= max(len(checked), 1):
-        raise ValueError(f"num_returns must be between 1 and {len(checked)}, got {num_returns}")
-    return current_backend().wait(checked, num_returns, timeout)
+    if not 0 < num_returns <= max(len(refs), 1):
+        raise ValueError(f"num_returns must be between 1 and {len(refs)}, got {num_returns}")
+    return current_backend().wait(refs, num_returns, timeout)
 
 
 def cluster_resources() -> dict[str, float]:
@@ -178,13 +185,15 @@ def get_runtime_context() -> RuntimeContext:
     return current_backend().context()
 
 
-def _ref_list(refs: Any, verb: str) -> list[ObjectRef]:
+def _check_list(refs: Any, verb: str) -> None:
     if not isinstance(refs, (list, tuple)):
         raise TypeError(f"{verb}() takes an ObjectRef or a list of them, got {type(refs).__name__}")
-    for ref in refs:
-        if not isinstance(ref, ObjectRef):
-            raise TypeError(f"{verb}() takes ObjectRefs, got {type(ref).__name__} in the list")
-    return list(refs)
+
+
+def _check_refs(refs: Sequence[Any], verb: str) -> None:
+    wrong = set(map(type, refs)) - {ObjectRef}
+    if wrong:
+        raise TypeError(f"{verb}() takes ObjectRefs, got {wrong.pop().__name__} in the list")
 
 
 def _check_timeout(timeout: float | None) -> None:

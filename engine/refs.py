@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -80,9 +80,8 @@ class ObjectRef:
 
     def __del__(self) -> None:
         # May run anywhere, under any lock: only append (guarantee 4 in docs/architecture.md).
-        release = getattr(self, "_release", None)
-        if release is not None:
-            release(self._id)
+        if self._release is not None:
+            self._release(self._id)
 
     def __reduce__(self) -> tuple[Callable[[bytes], ObjectRef], tuple[bytes]]:
         captured = getattr(_capture, "refs", None)
@@ -93,6 +92,11 @@ class ObjectRef:
             )
         captured.append(self)
         return _adopt, (self._id,)
+
+
+def all_different(refs: Sequence[ObjectRef]) -> bool:
+    """Whether no ref is there twice. It is asked of a thousand refs again and again; AttributeError: one is no ref."""
+    return len({ref._id for ref in refs}) == len(refs)
 
 
 class capture_refs:

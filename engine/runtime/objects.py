@@ -20,9 +20,16 @@ from ..refs import ObjectRef
 
 
 class Entry:
-    """One object as this process sees it."""
+    """One object as this process sees it. What few objects need is not in the slots: making an entry costs less."""
 
-    __slots__ = ("asked", "callbacks", "count", "is_put", "owned", "pins", "registered", "tracked", "value", "worker")
+    __slots__ = ("__dict__", "count", "owned", "pins", "value", "worker")
+
+    tracked = False
+    is_put = False
+    """Made by ``put``: it has no producer whose outcome would hold the value."""
+    registered = 0
+    asked = False
+    callbacks: list[Callable[[], None]] | None = None
 
     def __init__(self, owned: bool, count: int) -> None:
         self.owned = owned
@@ -30,13 +37,8 @@ class Entry:
         self.value: m.Value | None = None
         self.worker = ""
         """Who produced it."""
-        self.tracked = False
-        self.is_put = False
-        """Made by ``put``: it has no producer whose outcome would hold the value."""
-        self.registered = 0
-        self.asked = False
-        self.callbacks: list[Callable[[], None]] | None = None
         self.pins: list[ObjectRef] | None = None
+        """Refs that live as long as this entry: those inside a put; the container that a borrowed ref came out of."""
 
 
 class ObjectTable:
@@ -69,29 +71,36 @@ class ObjectTable:
             self._post(m.Stored(object_id, value))
         return ObjectRef(object_id, self.release)
 
-    def adopt(self, object_id: bytes, held_by_container: bool) -> ObjectRef:
+    def adopt(self, object_id: bytes, register: bool, container: list[ObjectRef] | None = None) -> ObjectRef:
         """One more ref to an object that came in inside data.
 
-        A ref out of a container (the result of ``get``) is registered at the node at once; one out of a task's
-        arguments is kept alive by the submitter until the reply says that we retain it.
+        A ref out of a task's arguments is kept alive by the submitter until the reply says that we retain it. One
+        out of a container (the result of ``get``) is kept alive by the container, and the container by it: a list
+        of ten thousand refs is one hold at the node. With ``register`` it is a hold of its own, for containers that
+        are too large to be kept for the sake of one ref.
         """
-        self._count_up(object_id, held_by_container)
-        return ObjectRef(object_id, self.release)
-
-    def _count_up(self, object_id: bytes, register: bool) -> Entry:
         with self.lock:
             entry = self.entries.get(object_id)
             if entry is None:
-                entry = self.entries[object_id] = Entry(False, 0)
-            entry.count += 1
-            if register and not entry.owned and not entry.registered:
-                entry.registered = 1
-                self._post(m.Hold(object_id, self._name, 1))
-            return entry
+                entry = self.entries[object_id] = Entry(False, 1)
+            else:
+                entry.count += 1
+            if not entry.owned and not entry.registered:
+                if register:
+                    entry.registered = 1
+                    self._post(m.Hold(object_id, self._name, 1))
+                elif entry.pins is None:
+                    entry.pins = container
+        return ObjectRef(object_id, self.release)
 
     def pin(self, object_id: bytes) -> None:
         """Arrays over the object's memory are about to live here; ends when ``released`` gets its id."""
-        self._count_up(object_id, register=False)
+        with self.lock:
+            entry = self.entries.get(object_id)
+            if entry is None:
+                self.entries[object_id] = Entry(False, 1)
+            else:
+                entry.count += 1
 
     def unpin_now(self, object_id: bytes) -> None:
         """There are no arrays after all."""
@@ -125,8 +134,11 @@ class ObjectTable:
             if special and entry.owned:
                 entry.tracked = True
             entry.value = value
-            callbacks, entry.callbacks = entry.callbacks, None
-        for callback in callbacks or ():
+            callbacks = entry.callbacks
+            if callbacks is None:
+                return
+            entry.callbacks = None
+        for callback in callbacks:
             callback()
 
     def when_ready(self, object_id: bytes, callback: Callable[[], None]) -> None:

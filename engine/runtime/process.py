@@ -6,9 +6,11 @@ to :meth:`ProcessBackend._handle`. See ``endpoint.py`` for who leads, ``objects.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -46,6 +48,12 @@ ROOM_TRIES = 50
 INLINE_BYTES = 8 * 1024
 """Larger values go through shared memory."""
 
+FEW = 8
+MANY = 1000
+
+CONTAINER_BYTES = 1 << 20
+"""A larger object does not live on just because a ref that came out of it does."""
+
 log = logging.getLogger("rlflow.engine")
 
 
@@ -67,6 +75,13 @@ class TaskScope:
             assert self.task is not None
             self._name = child_scope(self.task)
         return task_id(self._name, next(self.indices))
+
+
+class _Unpickling(threading.local):
+    """What a thread is unpickling."""
+
+    pins: list[ObjectRef] | None = None
+    """A ref to the object, if the refs inside it shall hold it."""
 
 
 class ProcessBackend:
@@ -95,6 +110,7 @@ class ProcessBackend:
         self._answers: dict[int, Any] = {}
         self._tokens = count(1)
         self._loading_result = True
+        self._container = _Unpickling()
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Results: self._on_results,
             m.Resolved: lambda _, message: self.objects.arrived(message.object_id, message.value),
@@ -192,7 +208,7 @@ class ProcessBackend:
         if found.error:
             raise ValueError(found.error)
         handle = handle_id(found.actor)
-        ref = self.objects.adopt(handle, held_by_container=False)
+        ref = self.objects.adopt(handle, register=False)
         entry = self.objects.entries[handle]
         if not entry.owned:
             entry.registered += 1
@@ -280,20 +296,33 @@ class ProcessBackend:
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        entries = self.entries_of(refs)
         wanted = min(num_returns, len(refs))
-
-        def ready() -> bool:
-            return sum(1 for entry in entries if entry.value is not None) >= wanted
-
-        if not ready():
+        ready = self._first_ready(refs, wanted)
+        if len(ready) < wanted:
+            entries = self.entries_of(refs)
             self._ask_for(refs, entries)
-            self.wait_until(ready, timeout, ())
-        done: list[ObjectRef] = []
-        pending: list[ObjectRef] = []
-        for ref, entry in zip(refs, entries, strict=True):
-            (done if entry.value is not None and len(done) < wanted else pending).append(ref)
-        return done, pending
+            self.wait_until(lambda: sum(entry.value is not None for entry in entries) >= wanted, timeout, ())
+            ready = self._first_ready(refs, wanted)
+        pending = list(refs)
+        if len(ready) > FEW:
+            taken = set(ready)
+            pending = [ref for i, ref in enumerate(refs) if i not in taken]
+        else:
+            for i in reversed(ready):
+                del pending[i]
+        return [refs[i] for i in ready], pending
+
+    def _first_ready(self, refs: Sequence[ObjectRef], wanted: int) -> list[int]:
+        """Positions of the first ``wanted`` refs that have a value; what lies behind them is not looked at."""
+        found: list[int] = []
+        entries = self.objects.entries
+        for i, ref in enumerate(refs):
+            entry = entries.get(ref._id)
+            if entry is not None and entry.value is not None:
+                found.append(i)
+                if len(found) == wanted:
+                    break
+        return found
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef]) -> bool:
         """Serves the inbox until ``ready()``. ``refs``: what is waited for, when all of it is needed."""
@@ -324,20 +353,42 @@ class ProcessBackend:
 
     def load(self, oid: bytes, value: m.Value | None) -> Any:
         """The Python value of an object that is here; raises its error."""
+        if isinstance(value, m.Failed):
+            raise load_error(value.error)
+        assert value is not None
+        if value.refs and self._loading_result and _is_small(value):
+            return self._load_container(oid, value)
+        return self._load(oid, value)
+
+    def _load_container(self, oid: bytes, value: m.Inline | m.Shm) -> Any:
+        """A value with refs inside that shall keep it alive as long as they live."""
+        outer = self._container.pins
+        self._container.pins = [self.objects.adopt(oid, register=False)]
+        collecting = len(value.refs) > MANY and gc.isenabled()
+        if collecting:  # it would run again and again over what has just been made, and find nothing
+            gc.disable()
+        try:
+            return self._load(oid, value)
+        finally:
+            self._container.pins = outer
+            if collecting:
+                gc.enable()
+
+    def _load(self, oid: bytes, value: m.Inline | m.Shm) -> Any:
         if isinstance(value, m.Inline):
             return loads(value.data, value.buffers)
-        if isinstance(value, m.Shm):
-            self.objects.pin(oid)
-            loaded, pinned = self.reader.load(oid, value)
-            if not pinned:
-                self.objects.unpin_now(oid)
-            return loaded
-        assert value is not None
-        raise load_error(value.error)
+        self.objects.pin(oid)
+        loaded, pinned = self.reader.load(oid, value)
+        if not pinned:
+            self.objects.unpin_now(oid)
+        return loaded
 
     def adopt(self, oid: bytes) -> ObjectRef:
+        container = self._container.pins
+        if container is not None:
+            return self.objects.adopt(oid, False, container)
         self.scope.adopted.add(oid)
-        return self.objects.adopt(oid, held_by_container=self._loading_result)
+        return self.objects.adopt(oid, register=self._loading_result)
 
     def future(self, ref: ObjectRef) -> Future[Any]:
         future: Future[Any] = Future()
@@ -461,6 +512,10 @@ class ProcessBackend:
         self.objects.clear()
         self.reader.close()
         self.arena.close()
+
+
+def _is_small(value: m.Inline | m.Shm) -> bool:
+    return isinstance(value, m.Inline) or sum(value.sizes) <= CONTAINER_BYTES
 
 
 _NOTHING = Packed(None, [], [], [])

@@ -251,6 +251,63 @@ def test_refs_in_results_hold():
     wait_for_objects(0)
 
 
+@engine.remote
+def container_of(size, ballast):
+    return [engine.put(i) for i in range(size)], np.zeros(ballast)
+
+
+@pytest.mark.parametrize("size", [3, 3000])
+@pytest.mark.parametrize("ballast", [0, LARGE])
+def test_a_ref_out_of_a_container_outlives_it(size, ballast):
+    container = container_of.remote(size, ballast)
+    refs, _ = engine.get(container)
+    last = refs[-1]
+    del container, refs, _
+    assert engine.get(total_of_numbers.remote([last])) == size - 1
+    assert engine.get(last) == size - 1
+
+
+@engine.remote
+def total_of_numbers(refs):
+    return sum(engine.get(refs))
+
+
+def test_a_small_container_lives_as_long_as_its_refs_and_a_large_one_does_not():
+    before = engine.available_resources()
+    kept = []
+    for ballast in (0, LARGE):
+        container = container_of.remote(1, ballast)
+        refs, _ = engine.get(container)
+        kept += refs
+        del container, refs, _
+    wait_for(lambda: tracked()["objects in shared memory"] == 0, "the large container's memory is free")
+    assert tracked()["tracked objects"] == 3, "two numbers, and the small container that holds one of them"
+    assert engine.get(kept) == [0, 0] and engine.available_resources() == before
+
+
+def test_refs_out_of_a_borrowed_container_hold_it():
+    keeper = RefKeeper.remote()
+    container = container_of.remote(2, 0)
+    engine.get(keeper.keep_last_of.remote([container]))
+    del container
+    gc.collect()
+    assert engine.get(keeper.value.remote()) == 1
+
+
+@engine.remote
+class RefKeeper:
+    def keep_last_of(self, containers):
+        refs, _ = engine.get(containers[0])
+        self._ref = refs[-1]
+
+    def value(self):
+        return engine.get(self._ref)
+
+
+def tracked():
+    return api.current_backend().census()
+
+
 def test_refs_passed_on_to_grandchildren():
     @engine.remote
     def pass_on(refs, depth):
