@@ -114,7 +114,8 @@ def current_backend() -> Backend:
     if _backend is None:
         init()
         assert _backend is not None
-    refuse_fork(_owner_pid)
+    if _owner_pid != os.getpid():
+        refuse_fork(_owner_pid)
     return _backend
 
 

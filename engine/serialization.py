@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -24,6 +24,9 @@ MAX_TRACEBACK_CHARS = 20_000
 MAX_ERROR_BYTES = 1_000_000
 _ENGINE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 NONE = pickle.dumps(None, protocol=5)
+
+loads = pickle.loads
+"""``loads(data, buffers=...)``: what :func:`dumps` made."""
 
 _SCALARS = frozenset((int, float, bool, str, bytes, complex, type(None), np.float32, np.float64, np.int32, np.int64))
 
@@ -75,10 +78,6 @@ def _collect(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffe
         return False
 
     return callback
-
-
-def loads(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:
-    return pickle.loads(data, buffers=buffers)
 
 
 def dump_error(function: str, error: BaseException, worker: str) -> bytes:

@@ -43,7 +43,7 @@ class StoredObject:
         """The value, anew for each caller; raises the error this object is."""
         if self.error is not None:
             raise load_error(self.error)
-        return loads(self._data, self._buffers)
+        return loads(self._data, buffers=self._buffers)
 
 
 class ObjectTable:

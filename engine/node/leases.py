@@ -10,12 +10,18 @@ WAITING, QUEUED, ASSIGNED, GONE = range(4)
 
 
 class Task:
-    """A task as the node sees it. ``payload`` is the daemon's and not looked at here."""
+    """A task as the node sees it. ``payload`` is the daemon's and not looked at here.
 
-    __slots__ = (
-        "attempt", "crashes", "demand", "exclusive", "function", "id", "lacked", "nested", "payload", "prefer", "seq",
-        "state", "worker",
-    )
+    What few tasks need is not in the slots: making a task costs less.
+    """
+
+    __slots__ = ("__dict__", "attempt", "demand", "function", "id", "payload", "seq", "state", "worker")
+
+    prefer = ""
+    exclusive = False  # the creation of an actor: alone on its worker
+    nested = False  # handed out to run on top of a blocked task
+    lacked: frozenset[str] = frozenset()  # resources that were not there when it was the oldest
+    crashes = 0  # workers that died while they ran it
 
     def __init__(
         self, task_id: bytes, function: bytes, demand: dict[str, int], prefer: str = "", exclusive: bool = False,
@@ -24,26 +30,26 @@ class Task:
         self.id = task_id
         self.function = function
         self.demand = demand
-        self.prefer = prefer
-        self.exclusive = exclusive  # the creation of an actor: alone on its worker
-        self.nested = False  # handed out to run on top of a blocked task
-        self.lacked: frozenset[str] = frozenset()  # resources that were not there when it was the oldest
         self.payload = payload
         self.attempt = 0
-        self.crashes = 0  # workers that died while they ran it
         self.seq = 0
         self.state = WAITING
         self.worker = ""
+        if prefer:
+            self.prefer = prefer
+        if exclusive:
+            self.exclusive = True
 
 
 class Shape:
     """All queued tasks that ask for the same amounts (actor creations apart)."""
 
-    __slots__ = ("demand", "exclusive", "queue", "workers")
+    __slots__ = ("demand", "exclusive", "feasible", "queue", "workers")
 
-    def __init__(self, demand: dict[str, int], exclusive: bool) -> None:
+    def __init__(self, demand: dict[str, int], exclusive: bool, feasible: bool) -> None:
         self.demand = demand
         self.exclusive = exclusive
+        self.feasible = feasible
         self.queue: deque[Task] = deque()  # by age
         self.workers: dict[str, Worker] = {}
 

@@ -60,6 +60,7 @@ class Scheduler:
         self.held_by_actors = dict.fromkeys(capacity, 0)
         self._actors = 0
         self._shapes: dict[tuple[object, ...], Shape] = {}
+        self._last_shape: Shape | None = None
         self._queued_shapes: dict[int, Shape] = {}
         self._workers: dict[str, Worker] = {}
         self._idle: dict[str, Worker] = {}  # the last one in was used last
@@ -73,15 +74,15 @@ class Scheduler:
 
     def submit(self, task: Task) -> bool:
         """Queues a task whose arguments are there. False when no amount of waiting can ever make it fit."""
-        if not self.feasible(task.demand):
+        shape = self._shape_of(task)
+        if not shape.feasible:
             return False
         task.seq = next(self._sequence)
-        shape = self._shape_of(task)
         shape.queue.append(task)
         self._queued(task, shape)
         return True
 
-    def feasible(self, demand: dict[str, int]) -> bool:
+    def _feasible(self, demand: dict[str, int]) -> bool:
         return all(self.capacity.get(name, 0) >= amount for name, amount in demand.items())
 
     def worker_started(self, worker_id: str) -> None:
@@ -284,16 +285,21 @@ class Scheduler:
     # ------------------------------------------------------------ inside
 
     def _shape_of(self, task: Task) -> Shape:
+        shape = self._last_shape
+        if shape is not None and shape.demand == task.demand and shape.exclusive == task.exclusive:
+            return shape
         key = (task.exclusive, *sorted(task.demand.items()))
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = Shape(task.demand, task.exclusive)
+            shape = self._shapes[key] = Shape(task.demand, task.exclusive, self._feasible(task.demand))
+        self._last_shape = shape
         return shape
 
     def _queued(self, task: Task, shape: Shape) -> None:
         task.state = QUEUED
         task.worker = ""
-        task.nested = False
+        if task.nested:
+            task.nested = False
         self._queued_shapes[id(shape)] = shape
 
     def _requeue(self, task: Task) -> None:

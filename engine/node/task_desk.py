@@ -37,16 +37,18 @@ class TaskDesk:
             self._node.store.add_function(function.id, function.name, function.blob)
 
     def on_submit(self, sender: str, message: m.Submit) -> None:
+        tasks = self.tasks
+        add_spec = self._node.store.add_spec
         for raw in message.items:
             spec = m.decode_spec(raw)
             if spec.parent_attempt:
                 if self._found_again(spec):
                     continue
-            elif spec.task in self.tasks:  # sent twice
+            elif spec.task in tasks:  # sent twice
                 continue
             task = Task(spec.task, spec.function, spec.demand, spec.prefer, payload=Payload(spec, raw))
-            self.tasks[spec.task] = task
-            self._node.store.add_spec(spec.task, raw)
+            tasks[spec.task] = task
+            add_spec(spec.task, raw)
             if spec.deps and not self.arguments_there(task):
                 continue
             self.enqueue(task)
@@ -100,9 +102,11 @@ class TaskDesk:
             ))
 
     def on_done(self, sender: str, done: m.Done) -> None:
+        finished = self._node.scheduler.finished
+        ended = self._node.ended
         for raw in done.items:
             outcome = m.decode_outcome(raw)
-            task = self._node.scheduler.finished(sender, outcome.task, outcome.duration)
+            task = finished(sender, outcome.task, outcome.duration)
             if task is None or outcome.attempt != task.attempt:
                 continue  # fenced: another attempt has taken its place
             del self.tasks[task.id]
@@ -110,7 +114,7 @@ class TaskDesk:
             self._record(outcome, raw, spec.owner)
             if task.payload.adopted:
                 self._node.post(spec.owner, m.Results([outcome]))
-            elif spec.owner in self._node.ended:  # which can no longer register what the worker retained
+            elif spec.owner in ended:  # which can no longer register what the worker retained
                 for borrowed in outcome.retained:
                     self._node.objects.free(self._node.objects.directory.hold(borrowed, sender.encode(), 1))
             if spec.deps:
@@ -127,10 +131,11 @@ class TaskDesk:
 
     def _record(self, outcome: m.Outcome, raw: msgspec.Raw, owner: str) -> None:
         self._node.store.add_outcome(outcome.task, raw)
+        objects = self._node.objects
         for index, value in enumerate(outcome.values):
             oid = object_id(outcome.task, index)
-            if self._node.objects.directory.concerns(oid, value):
-                self._node.objects.exists(oid, value, owner)
+            if objects.directory.concerns(oid, value):
+                objects.exists(oid, value, owner)
 
     def fail(self, task: Task, error: bytes, status: int, worker: str = "") -> None:
         """Ends a task with an error that no worker can report."""

@@ -122,7 +122,7 @@ class ObjectTable:
         """The value of an object. The first one wins; for a dropped object only its memory is given back."""
         with self.lock:
             entry = self.entries.get(object_id)
-            special = isinstance(value, m.Shm) or (isinstance(value, m.Inline) and bool(value.refs))
+            special = type(value) is m.Shm or (type(value) is m.Inline and bool(value.refs))
             if entry is None:
                 self._unseen.discard(object_id)
                 if special:

@@ -353,6 +353,8 @@ class ProcessBackend:
 
     def load(self, oid: bytes, value: m.Value | None) -> Any:
         """The Python value of an object that is here; raises its error."""
+        if type(value) is m.Inline and not value.refs:
+            return loads(value.data, buffers=value.buffers)
         if isinstance(value, m.Failed):
             raise load_error(value.error)
         assert value is not None
@@ -376,7 +378,7 @@ class ProcessBackend:
 
     def _load(self, oid: bytes, value: m.Inline | m.Shm) -> Any:
         if isinstance(value, m.Inline):
-            return loads(value.data, value.buffers)
+            return loads(value.data, buffers=value.buffers)
         self.objects.pin(oid)
         loaded, pinned = self.reader.load(oid, value)
         if not pinned:

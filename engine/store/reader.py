@@ -63,7 +63,7 @@ class SegmentReader:
         pin = _Pin(base, self._dropped)
         pin.object_id = object_id
         self._pins[id(pin)] = pin
-        return loads(parts[0].data, parts[1:]), True
+        return loads(parts[0].data, buffers=parts[1:]), True
 
     def _dropped(self, pin: _Pin) -> None:
         self._pins.pop(id(pin), None)

@@ -232,7 +232,7 @@ class Executor:
             positional: Any = ()
             kwargs: dict[str, Any] = {}
             if spec.args is not None:
-                positional, kwargs = loads(spec.args.data, spec.args.buffers)
+                positional, kwargs = loads(spec.args.data, buffers=spec.args.buffers)
             args = list(positional)
             for dep in (*spec.deps, *resolved):
                 if dep.value is None:

@@ -25,7 +25,7 @@ from rlflow.engine.serialization import (
 
 def round_trip(value):
     packed = dumps(value)
-    return loads(packed.data, [bytes(b.raw()) for b in packed.buffers])
+    return loads(packed.data, buffers=[bytes(b.raw()) for b in packed.buffers])
 
 
 plain = st.recursive(
