@@ -52,16 +52,16 @@ def text(number: int, size: int) -> m.Print:
 def numbers(box: Mailbox[m.ProcessFrame], count: int) -> list[tuple[str, int]]:
     """(sender, number of its message) of the next ``count`` frames."""
     deadline = time.monotonic() + DEADLINE
-    while len(box.frames) < count:
-        assert time.monotonic() < deadline, f"only {len(box.frames)} of {count} frames came"
+    found: list[tuple[str, int]] = []
+    while len(found) < count:
+        assert time.monotonic() < deadline, f"only {len(found)} of {count} frames came"
         box.wait(0.1)
         box.receive()
-    found = []
-    for _ in range(count):
-        frame = box.frames.popleft()
-        (message,) = frame.messages
-        assert isinstance(message, m.Print)
-        found.append((frame.sender, int(message.source)))
+        while box.frames and len(found) < count:
+            frame = box.frames.popleft()
+            (message,) = frame.messages
+            assert isinstance(message, m.Print)
+            found.append((frame.sender, int(message.source)))
     return found
 
 
