@@ -7,6 +7,7 @@ store, and only then sends what they decided. So whatever a process learns from 
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -237,4 +238,6 @@ class Daemon:
 
 
 def main(folder: str) -> None:
+    gc.freeze()  # what is imported stays; and tasks, which come and go by thousands, are no cycles to look for
+    gc.set_threshold(50_000, 20, 100)
     Daemon(Session.read(folder)).run()
