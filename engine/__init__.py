@@ -17,7 +17,7 @@ The names and their meanings are Ray's, so that a program ports by its import:
 
 from typing import Any
 
-from . import exceptions
+from . import exceptions, util
 from .api import (
     available_resources,
     cluster_resources,
@@ -34,7 +34,7 @@ from .options import NearObject
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, get_actor, kill, method, remote
 
-_NOT_YET = frozenset({"cancel", "timeline", "get_gpu_ids", "util"})
+_NOT_YET = frozenset({"cancel", "timeline", "get_gpu_ids"})
 
 
 def __getattr__(name: str) -> Any:
@@ -63,5 +63,6 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "util",
     "wait",
 ]
