@@ -22,6 +22,8 @@ class RunStart:
     folder: RunFolder
     num_cpus: float
     """CPUs the engine gives out."""
+    env_steps: int = 0
+    """Where training begins: above 0 when the run goes on from a checkpoint."""
 
     @property
     def total_env_steps(self) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .errors import RlflowError, TrainingInterrupted
+from .errors import InputError, RlflowError, TrainingInterrupted
 
 app = typer.Typer(
     name="rlflow",
@@ -54,12 +54,16 @@ def _options(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The config to train.")],
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="The config to train.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Keys to set instead: lr=3e-4 stop.env_steps=50000"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Short for seed=N.", min=0)] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with a run, from its last checkpoint, instead of starting one."),
+    ] = None,
 ) -> None:
     """Train an agent, with live progress and an evaluation at the end.
 
@@ -68,6 +72,10 @@ def train(
         rlflow train configs/ppo_cartpole.yaml
 
         rlflow train configs/ppo_cartpole.yaml lr=1e-3 stop.env_steps=50000 --seed 1
+
+        rlflow train --resume runs/ppo_CartPole-v1_0_20250131-174502
+
+        rlflow train --resume runs/ppo_CartPole-v1_0_20250131-174502 stop.env_steps=200000
     """
     # Before NumPy is imported: its BLAS would start a thread a core for matrices too small to share, and they
     # then fight with the workers for the cores. Workers set their own numbers of threads.
@@ -77,20 +85,39 @@ def train(
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(f"[bold]rlflow {__version__}[/] · {config}", soft_wrap=True)
+    wanted = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
+    resumption = None
+    if resume is not None:
+        from .resuming import find_resumption
 
-    from .config_check import check_config
-    from .config_source import apply_overrides, read_config_file
+        if config is not None:  # the first override stands where a config would
+            if "=" not in config:
+                raise InputError(f"give either a config or --resume, not both: {config} and {resume}")
+            wanted.insert(0, config)
+        console.print(f"[bold]rlflow {__version__}[/] · {resume}", soft_wrap=True)
+        resumption = find_resumption(resume, wanted)
+        if resumption.is_complete:  # no error: who starts it again until it is done, is done
+            more = f"to train on, raise the end: stop.env_steps={2 * resumption.env_steps}"
+            console.print(f"the run is complete, with {resumption.env_steps:,} env steps; {more}", soft_wrap=True)
+            return
+        checked = resumption.config
+    elif config is None:
+        raise InputError("nothing to train: give a config, such as configs/ppo_cartpole.yaml, or --resume RUN")
+    else:
+        from .config_check import check_config
+        from .config_source import apply_overrides, read_config_file
 
-    source = read_config_file(config)
-    apply_overrides(source, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
-    checked = check_config(source)
+        console.print(f"[bold]rlflow {__version__}[/] · {config}", soft_wrap=True)
+        source = read_config_file(Path(config))
+        apply_overrides(source, wanted)
+        checked = check_config(source)
 
     from .progress import interruption_notice, progress_for
     from .training import run_training
 
     try:
-        run_training(checked, [progress_for(console)], stop_signals=(signal.SIGINT, signal.SIGTERM))
+        signals = (signal.SIGINT, signal.SIGTERM)
+        run_training(checked, [progress_for(console)], stop_signals=signals, resumption=resumption)
     except TrainingInterrupted as interrupt:
         name = signal.Signals(interrupt.signal).name
         _complain(interruption_notice(name, interrupt.checkpoint, interrupt.run))

@@ -74,7 +74,8 @@ class _Narration(Callback):
         parts = [f"seed {getattr(config.algorithm, 'seed', '–')}", f"{self._total:,} env steps", cpus]
         parts.append(f"{config.run.engine.backend} engine")
         self._say(Text.assemble((what, "bold"), " · " + " · ".join(parts)))
-        self._say(Text.assemble(("run ", "dim"), shown_path(start.folder.path)))
+        going_on = f", going on from {start.env_steps:,} env steps" if start.env_steps else ""
+        self._say(Text.assemble(("run ", "dim"), shown_path(start.folder.path) + going_on))
 
     def on_iteration(self, metrics: Mapping[str, float]) -> None:
         if self._first is None:  # not the start: what comes before the first iteration happens only once
@@ -264,8 +265,11 @@ def _clock(seconds: float) -> str:
 
 def interruption_notice(signal_name: str, checkpoint: Path | None, run: Path | None) -> str:
     """What to say when a run ended early."""
-    if checkpoint is not None:
-        return f"{signal_name}: stopped. The last checkpoint is {shown_path(checkpoint)}"
+    if checkpoint is not None and run is not None:
+        return (
+            f"{signal_name}: stopped. The last checkpoint is {shown_path(checkpoint)}; "
+            f"go on with: rlflow train --resume {shown_path(run)}"
+        )
     if run is not None:
         return f"{signal_name}: stopped, without a checkpoint. The run folder is {shown_path(run)}"
     return f"{signal_name}: stopped"

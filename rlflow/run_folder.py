@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,41 @@ class RunFolder:
         """One line an iteration, written before the next begins. NaN and infinity become ``null``."""
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({key: finite(value) for key, value in metrics.items()}) + "\n")
+
+    def cut_metrics(self, env_steps: int) -> float:
+        """Takes back the lines of iterations past ``env_steps``; returns the run's time so far, in seconds."""
+        kept = [row for row in self.read_metrics() if row["env_steps"] <= env_steps]
+        partial = self.metrics_file.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        partial.replace(self.metrics_file)
+        return float(kept[-1].get("time_total") or 0.0) if kept else 0.0
+
+    def is_evaluated(self, episodes: int) -> bool:
+        """Whether the run's evaluation, if it is to have one, is there."""
+        return not episodes or self.evaluation_file.is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While open, no other process may train into this folder.
+
+        Raises:
+            InputError: one does.
+        """
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(descriptor, 32, 0).decode() or "unknown"
+                raise InputError(
+                    f"{shown_path(self.path)} is being trained by another process (pid {holder}); "
+                    "stop that one first, or wait for its end"
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines of ``metrics.jsonl``; a last line that a crash cut short is left out."""

@@ -23,6 +23,7 @@ from .config_check import CheckedConfig
 from .environment import describe_environment
 from .errors import CheckpointError, TrainingFailed, TrainingInterrupted
 from .failure_report import explain_failure
+from .resuming import Resumption
 from .run_folder import RunFolder, default_name, shown_path
 from .signals import StopSignals
 
@@ -36,6 +37,7 @@ def run_training(
     config: CheckedConfig,
     callbacks: Sequence[Callback] = (),
     stop_signals: Sequence[signal.Signals] = (signal.SIGINT,),
+    resumption: Resumption | None = None,
 ) -> RunFolder:
     """Trains, checkpoints, evaluates, and leaves a complete run folder.
 
@@ -43,24 +45,26 @@ def run_training(
         config: what to train.
         callbacks: who listens.
         stop_signals: signals that end the run early but in order, with a last checkpoint.
+        resumption: the run to go on with; a new one by default.
 
     Returns:
         The run's folder.
 
     Raises:
-        InputError: the run's folder cannot be made.
+        InputError: the run's folder cannot be made, or another process trains into it.
         TrainingFailed: something raised; ``log.txt`` has the traceback.
         TrainingInterrupted: one of ``stop_signals`` came.
     """
-    folder = _create_folder(config)
+    folder = _create_folder(config) if resumption is None else resumption.folder
     listeners = CallbackList(callbacks)
     with ExitStack() as stack:
+        stack.enter_context(folder.locked())
         stack.callback(listeners.on_end, folder)
         stack.enter_context(_log_to(folder.log_file))
         signals = stack.enter_context(StopSignals(stop_signals, listeners.on_stopping))
         try:
             stack.enter_context(_running_engine(config.run.engine, folder))
-            _train_and_evaluate(config, folder, listeners, signals)
+            _train_and_evaluate(config, folder, listeners, signals, resumption)
         except KeyboardInterrupt as interrupt:
             number = getattr(interrupt, "signal", signal.SIGINT)
             newest = folder.list_checkpoints()[-1:]
@@ -76,15 +80,23 @@ def run_training(
 
 
 def _train_and_evaluate(
-    config: CheckedConfig, folder: RunFolder, listeners: CallbackList, signals: StopSignals
+    config: CheckedConfig,
+    folder: RunFolder,
+    listeners: CallbackList,
+    signals: StopSignals,
+    resumption: Resumption | None,
 ) -> None:
     run = config.run
-    listeners.on_start(RunStart(config, folder, engine.cluster_resources().get("CPU", 0)))
+    began_at = 0 if resumption is None else resumption.env_steps
+    listeners.on_start(RunStart(config, folder, engine.cluster_resources().get("CPU", 0), began_at))
     algorithm = config.algorithm_class(config.algorithm, total_env_steps=run.stop.env_steps)
     try:
         algorithm.setup()
+        spent = 0.0
+        if resumption is not None:
+            spent = _go_on(algorithm, resumption)
         with signals.deferred():
-            _train(algorithm, config, folder, listeners, signals)
+            _train(algorithm, config, folder, listeners, signals, spent)
         if signals.received is not None:
             raise TrainingInterrupted(signals.received)
         if run.evaluation.episodes:
@@ -93,17 +105,33 @@ def _train_and_evaluate(
         algorithm.close()
 
 
+def _go_on(algorithm: Algorithm, resumption: Resumption) -> float:
+    """Brings algorithm and folder to where the checkpoint was written; returns the seconds trained until then."""
+    if resumption.checkpoint is None:
+        log.warning("the run had no checkpoint yet: it begins again")
+    else:
+        log.info("going on from %s", resumption.checkpoint.path.relative_to(resumption.folder.path))
+        algorithm.load_state(resumption.checkpoint.state)
+    resumption.folder.write_config(resumption.config.as_mapping())
+    return resumption.folder.cut_metrics(resumption.env_steps)
+
+
 def _train(
     algorithm: Algorithm,
     config: CheckedConfig,
     folder: RunFolder,
     listeners: CallbackList,
     signals: StopSignals,
+    spent: float,
 ) -> None:
-    """Iterations until the run's end or a signal; ends with a checkpoint either way."""
+    """Iterations until the run's end or a signal; ends with a checkpoint either way.
+
+    Args:
+        spent: seconds trained before, if the run goes on from a checkpoint.
+    """
     every = config.run.checkpoint.every_env_steps
     saved_at = algorithm.env_steps
-    began = time.monotonic()
+    began = time.monotonic() - spent
     while algorithm.env_steps < config.run.stop.env_steps and signals.received is None:
         metrics = algorithm.training_step()
         metrics = {**metrics, "time_total": time.monotonic() - began}
