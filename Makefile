@@ -11,7 +11,7 @@ help:
 	@echo "make train   install into $(VENV) and train PPO on CartPole (SEED=0)"
 	@echo "make test    ruff, mypy and pytest"
 	@echo "make peers   install Ray and Stable-Baselines3 into $(PEERS), for the benchmarks only"
-	@echo "make bench   the engine against Ray, PPO against Stable-Baselines3 (needs 'make peers')"
+	@echo "make bench   engine and programs against Ray, PPO against Stable-Baselines3 (needs 'make peers')"
 	@echo "make clean   remove both environments and caches"
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
@@ -29,7 +29,7 @@ train: install
 test: lint typecheck pytest
 
 lint: install
-	$(BIN)/ruff check engine algorithms rlflow tests benchmarks
+	$(BIN)/ruff check engine algorithms rlflow tests benchmarks examples
 
 typecheck: install
 	$(BIN)/mypy -p rlflow
@@ -47,6 +47,7 @@ peers: $(PEERS)/.installed
 
 bench: install peers
 	$(BIN)/python benchmarks/engine_vs_ray.py
+	$(BIN)/python benchmarks/ported_programs.py
 	$(BIN)/python benchmarks/ppo_vs_sb3.py
 
 clean:

@@ -74,6 +74,28 @@ def test_an_unknown_workload_is_refused_with_the_known_ones() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_ported_programs_give_results_and_seconds(tmp_path: Path) -> None:
+    printed, document = run_to_json(
+        "ported_programs.py", tmp_path / "result.json", "--rounds", "2", "--cpus", "2", "--only", "word", "--only", "tree"
+    )
+    recorded = json.loads((ROOT / "examples" / "results_on_ray.json").read_text())
+    assert [row["program"] for row in document["rows"]] == ["tree_reduction", "word_count"]
+    for row in document["rows"]:
+        assert row["ours"]["failures"] == []
+        assert row["ours"]["results"] == [recorded[row["program"]]] * 2
+        assert min(row["ours"]["samples"]) > 0
+        assert row["program"] in printed
+
+
+def test_a_program_that_cannot_run_inline_says_why(tmp_path: Path) -> None:
+    printed, document = run_to_json(
+        "ported_programs.py", tmp_path / "result.json", "--rounds", "1", "--backend", "inline", "--only", "crashing"
+    )
+    (row,) = document["rows"]
+    assert row["ours"]["failures"][0]["status"] == "not inline"
+    assert "would end the program" in printed
+
+
 def test_ppo_run_gives_all_figures(tmp_path: Path) -> None:
     printed, document = run_to_json(
         "ppo_vs_sb3.py", tmp_path / "result.json", "--seeds", "3", "--steps", "600"
