@@ -76,7 +76,8 @@ def test_an_unknown_workload_is_refused_with_the_known_ones() -> None:
 
 def test_ported_programs_give_results_and_seconds(tmp_path: Path) -> None:
     printed, document = run_to_json(
-        "ported_programs.py", tmp_path / "result.json", "--rounds", "2", "--cpus", "2", "--only", "word", "--only", "tree"
+        "ported_programs.py", tmp_path / "result.json", "--rounds", "2", "--cpus", "2",
+        "--only", "word", "--only", "tree",
     )
     recorded = json.loads((ROOT / "examples" / "results_on_ray.json").read_text())
     assert [row["program"] for row in document["rows"]] == ["tree_reduction", "word_count"]
