@@ -154,6 +154,8 @@ class TaskHistory:
     outcome: str
     """``"finished"``, ``"failed"`` (it raised), ``"crashed"`` (its worker died) or ``"pending"``."""
     error: str | None
+    actor_id: str | None = None
+    """Of a call: the actor's."""
 
 
 class StoreReader:
@@ -201,6 +203,26 @@ class StoreReader:
         name, blob = msgspec.msgpack.decode(raw)
         return name, blob
 
+    def spec(self, task: bytes) -> m.Spec | None:
+        """What was submitted under this id."""
+        with self._env.begin(db=self._tables["specs"]) as txn:
+            raw = txn.get(task)
+        return None if raw is None else m.decode_spec(raw)
+
+    def task(self, task: bytes) -> TaskHistory | None:
+        """What the store knows of one task, actor creation or call."""
+        spec = self.spec(task)
+        if spec is None:
+            return None
+        with self._env.begin(db=self._tables["outcomes"]) as txn:
+            raw = txn.get(task)
+        return self._history(task, spec, None if raw is None else m.decode_outcome(raw), {}, {})
+
+    def task_ids(self) -> Iterator[bytes]:
+        """Of everything that was submitted, grouped by submitter and in its order."""
+        for page in self._pages("specs", 5000):
+            yield from (key for key, _ in page)
+
     def tasks(self) -> Iterator[TaskHistory]:
         """Everything that was submitted, grouped by submitter and in its order."""
         names: dict[bytes, str] = {}
@@ -224,24 +246,22 @@ class StoreReader:
             if spec.function not in names:
                 names[spec.function] = (self.function(spec.function) or ("?", b""))[0]
             name = spec.name or names[spec.function]
+        actor = spec.function.hex() if spec.kind == m.CALL else None
         if outcome is None:
             return TaskHistory(
-                key.hex(), KIND_NAMES[spec.kind], name, 0, "", spec.submitted, None, None, "pending", None
+                key.hex(), KIND_NAMES[spec.kind], name, 0, "", spec.submitted, None, None, "pending", None, actor
             )
         error = None
         if outcome.status != m.FINISHED and outcome.values and isinstance(outcome.values[0], m.Failed):
             error = _last_line(outcome.values[0].error)
         return TaskHistory(
             key.hex(), KIND_NAMES[spec.kind], name, outcome.attempt + 1, outcome.worker, spec.submitted,
-            outcome.started or None, outcome.duration, m.OUTCOME_NAMES[outcome.status], error,
+            outcome.started or None, outcome.duration, m.OUTCOME_NAMES[outcome.status], error, actor,
         )
 
     def _actor_name(self, actor: bytes) -> str:
-        with self._env.begin(db=self._tables["specs"]) as txn:
-            raw = txn.get(actor)
-        if raw is None:
-            return "actor"
-        return (self.function(m.decode_spec(raw).function) or ("actor", b""))[0]
+        spec = self.spec(actor)
+        return "actor" if spec is None else (self.function(spec.function) or ("actor", b""))[0]
 
     def events(self) -> Iterator[Event]:
         """The audit log, oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -153,6 +154,56 @@ def tasks(
         typer.echo(history_as_json(chosen))
     else:
         print_history(Console(highlight=False), recorded, chosen, "failed tasks" if failed else "tasks")
+
+
+@app.command()
+def actors(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under runs/.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """List the actors of a run: where they ran, how many calls they had, how they ended.
+
+    Examples:
+
+        rlflow actors runs/ppo_CartPole-v1_0_20250131-174502
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from .lineage_view import print_actors, read_actors
+    from .run_folder import find_run
+
+    found = read_actors(find_run(run))
+    if as_json:
+        typer.echo(json.dumps([asdict(actor) for actor in found], indent=1))
+    else:
+        print_actors(Console(highlight=False), found)
+
+
+@app.command()
+def lineage(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name under runs/.")],
+    object_id: Annotated[str, typer.Argument(metavar="OBJECT", help="An object's, task's or actor's id, or its ends.")],
+    depth: Annotated[int, typer.Option(help="Steps to go back.", min=1)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Show what made an object, from what, back to the roots.
+
+    Examples:
+
+        rlflow lineage runs/ppo_CartPole-v1_0_20250131-174502 3f09c1…00001a
+    """
+    from rich.console import Console
+
+    from .lineage_view import lineage_as_json, print_lineage, read_lineage
+    from .run_folder import find_run
+
+    found = read_lineage(find_run(run), object_id)
+    if as_json:
+        typer.echo(lineage_as_json(found))
+    else:
+        print_lineage(Console(highlight=False), found, depth)
 
 
 @app.command()

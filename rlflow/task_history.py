@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from .errors import InputError
 from .run_folder import RunFolder, shown_path
 
 if TYPE_CHECKING:
-    from rlflow.engine.control_store import TaskHistory
+    from rlflow.engine.control_store import StoreReader, TaskHistory
 
 
 @dataclass
@@ -39,11 +40,12 @@ class FunctionTotal:
             self.seconds += task.duration
 
 
-def read_history(folder: RunFolder) -> list[TaskHistory]:
-    """Every recorded task, actor and call, in the order of submission.
+@contextmanager
+def opened_store(folder: RunFolder) -> Iterator[StoreReader]:
+    """The run's control store.
 
     Raises:
-        InputError: the run has no control store.
+        InputError: it has none, or one that cannot be read.
     """
     if not folder.store.is_dir():
         reason = "it ran on the inline engine, or on one started elsewhere"
@@ -54,10 +56,19 @@ def read_history(folder: RunFolder) -> list[TaskHistory]:
 
     try:
         with StoreReader(folder.store) as reader:
-            tasks = list(reader.tasks())
+            yield reader
     except (OSError, lmdb.Error) as error:
         raise InputError(f"the control store in {shown_path(folder.store)} cannot be read: {error}") from None
-    return sorted(tasks, key=lambda task: task.submitted)
+
+
+def read_history(folder: RunFolder) -> list[TaskHistory]:
+    """Every recorded task, actor and call, in the order of submission.
+
+    Raises:
+        InputError: the run has no control store.
+    """
+    with opened_store(folder) as reader:
+        return sorted(reader.tasks(), key=lambda task: task.submitted)
 
 
 def history_as_json(tasks: Iterable[TaskHistory]) -> str:
@@ -94,7 +105,7 @@ def _task_table(tasks: list[TaskHistory]) -> Table:
     table.add_column("duration", justify="right", no_wrap=True)
     table.add_column("outcome", overflow="fold")
     for task in tasks:
-        outcome = Text(task.outcome, _OUTCOME_STYLES.get(task.outcome, ""))
+        outcome = Text(task.outcome, OUTCOME_STYLES.get(task.outcome, ""))
         if task.error:
             outcome.append(f": {task.error}", "default")
         table.add_row(
@@ -102,7 +113,7 @@ def _task_table(tasks: list[TaskHistory]) -> Table:
             task.function,
             str(task.attempts),
             task.worker or "–",
-            _duration(task.duration),
+            shown_duration(task.duration),
             outcome,
         )
     return table
@@ -119,15 +130,15 @@ def _total_table(totals: list[FunctionTotal]) -> Table:
         table.add_row(
             total.function,
             f"{total.count:,}",
-            _duration(total.seconds),
-            _duration(mean),
+            shown_duration(total.seconds),
+            shown_duration(mean),
             str(total.retried),
             unfinished or "–",
         )
     return table
 
 
-_OUTCOME_STYLES = {"finished": "green", "failed": "red", "crashed": "bold red", "pending": "yellow"}
+OUTCOME_STYLES = {"finished": "green", "failed": "red", "crashed": "bold red", "pending": "yellow"}
 
 
 def short_id(task_id: str) -> str:
@@ -135,7 +146,7 @@ def short_id(task_id: str) -> str:
     return task_id if len(task_id) <= 16 else f"{task_id[:6]}…{task_id[-6:]}"
 
 
-def _duration(seconds: float | None) -> str:
+def shown_duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     if seconds < 1e-3:
