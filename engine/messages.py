@@ -230,10 +230,11 @@ class FindActor(Wire, tag="find_actor"):
 
 
 class Reconcile(Wire, tag="reconcile"):
-    """A worker died and may have taken results with it: which of these tasks did it finish?"""
+    """A worker died and may have taken results with it: which of these tasks did it finish? One page at a time."""
 
     worker: str
     tasks: list[bytes]
+    page: int
 
 
 class Ask(Wire, tag="ask"):
@@ -320,6 +321,12 @@ class WorkerDied(Wire, tag="worker_died"):
     reason: str
 
 
+class Reconciled(Wire, tag="reconciled"):
+    """What there was of a page of :class:`Reconcile` has been sent: ask for the next."""
+
+    page: int
+
+
 class FreeBlocks(Wire, tag="free_blocks"):
     """Blocks of the receiver's arena that nobody holds any more: (segment, offset)."""
 
@@ -344,8 +351,8 @@ class Exit(Wire, tag="exit"):
 
 
 ToProcess: TypeAlias = (
-    Welcome | Execute | Revoke | Results | Resolved | Call | ActorState | ActorFound | WorkerDied | FreeBlocks
-    | GiveRoom | Answer | Warning | Print | Exit
+    Welcome | Execute | Revoke | Results | Resolved | Call | ActorState | ActorFound | WorkerDied | Reconciled
+    | FreeBlocks | GiveRoom | Answer | Warning | Print | Exit
 )
 
 

@@ -25,8 +25,8 @@ from .scheduler import Plan, Scheduler, Task
 from .task_desk import TaskDesk
 
 FRAMES_PER_TURN = 64
-REVOKE_AFTER_MS = 5
-"""Silence after which tasks queued behind a long one are revoked, and what nobody waits for is committed."""
+TICK_SECONDS = 0.005
+"""Silence after which what nobody waits for is committed; as often the node looks for tasks behind a long one."""
 
 SPIN_SECONDS = 0.00005
 """As long as a program takes from a task's result to its next task."""
@@ -91,19 +91,21 @@ class Daemon:
         zygote = self.pool.fileno()
         self._mail.watch(zygote)
         self._decide()
+        look_at = 0.0
         while not self._stopped():
             pipelined = self.scheduler.has_pipelined()
             idle = not pipelined and not self.store.gathered() and self._stop_by is None
-            self._mail.wait(None if idle else REVOKE_AFTER_MS / 1000, SPIN_SECONDS)
+            self._mail.wait(None if idle else TICK_SECONDS, SPIN_SECONDS)
             if zygote in self._mail.receive():
                 for process, status in self.pool.poll():
                     self._worker_ended(process, status)
                 self._welcome()
             elif not self._mail.frames:
                 self.store.commit()
-                if pipelined:
-                    for worker in self.scheduler.overdue():
-                        self.post(worker, m.Revoke())
+            if pipelined and (now := time.monotonic()) >= look_at:
+                look_at = now + TICK_SECONDS
+                for worker in self.scheduler.overdue():
+                    self.post(worker, m.Revoke())
             self._receive()
             self._decide()
         self.store.add_event("stopped", self.session.driver)

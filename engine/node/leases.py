@@ -75,13 +75,15 @@ class Lease:
 class Worker:
     """A worker process; its leases form a stack, the top one runs and those below are blocked in ``get``."""
 
-    __slots__ = ("actor", "id", "leases", "revoking")
+    __slots__ = ("actor", "id", "leases", "revoking", "seen_in")
 
     def __init__(self, worker_id: str) -> None:
         self.id = worker_id
         self.leases: list[Lease] = []
         self.actor: Task | None = None
         self.revoking = False
+        self.seen_in = b""
+        """The task it ran when the node last looked for those that are held up."""
 
 
 @dataclass

@@ -262,7 +262,8 @@ class Scheduler:
     def overdue(self) -> list[str]:
         """Workers whose queued tasks should be revoked: others are idle and have nothing to do.
 
-        The daemon asks this when it has heard nothing for a moment (this machine has no clock).
+        The daemon asks every few ms while :meth:`has_pipelined` (this machine has no clock). Named is who was in the
+        same task the last time: a worker that gets on with its queue keeps it, however busy the node is with others.
         """
         if not self._idle:
             return []
@@ -272,8 +273,11 @@ class Scheduler:
                 continue
             lease = worker.leases[-1]
             if len(lease.tasks) > 1 and self._fits(lease.shape.demand):
-                worker.revoking = True
-                found.append(worker.id)
+                runs = next(iter(lease.tasks))
+                if runs == worker.seen_in:
+                    worker.revoking = True
+                    found.append(worker.id)
+                worker.seen_in = runs
         return found
 
     def has_pipelined(self) -> bool:

@@ -193,3 +193,4 @@ class TaskDesk:
                 outcome = self._node.store.outcome(task_id)
                 if outcome is not None and outcome.worker == message.worker:  # others report by themselves
                     self._node.post(sender, m.Results([outcome]))
+        self._node.post(sender, m.Reconciled(message.page))

@@ -159,6 +159,7 @@ class ActorCalls:
         task = call.spec.task
         self.in_flight.pop(task, None)
         callee.in_flight.pop(task, None)
+        self._process.unfinished.ended(task)
         for index in range(call.spec.num_returns):
             oid = object_id(task, index)
             self._process.post_node(m.Stored(oid, m.Failed(error)))

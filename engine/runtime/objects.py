@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable
 
 from .. import messages as m
-from ..ids import HANDLE_INDEX
 from ..refs import ObjectRef
 
 
@@ -48,9 +47,6 @@ class ObjectTable:
         self._name = name.encode()
         self._post = post
         self.entries: dict[bytes, Entry] = {}
-        self._unseen: set[bytes] = set()
-        """Results to come that nobody waits for; the node has to hear of their end when they turn out to be large."""
-
         self.released: deque[bytes] = deque()
         self.release = self.released.append
         self.lock = threading.RLock()
@@ -124,7 +120,6 @@ class ObjectTable:
             entry = self.entries.get(object_id)
             special = type(value) is m.Shm or (type(value) is m.Inline and bool(value.refs))
             if entry is None:
-                self._unseen.discard(object_id)
                 if special:
                     self._post(m.Release([object_id]))
                 return
@@ -192,22 +187,11 @@ class ObjectTable:
                 if entry.owned:
                     if entry.tracked:
                         ended.append(object_id)
-                    elif entry.value is None:
-                        self._unseen.add(object_id)
                 elif entry.registered:
                     self._post(m.Hold(object_id, self._name, -entry.registered))
                 entry.pins = None
             if ended:
                 self._post(m.Release(ended))
-
-    def unresolved_tasks(self) -> list[bytes]:
-        """Tasks of this process whose results have not come."""
-        with self.lock:
-            awaited = {
-                object_id[:-2] for object_id, entry in self.entries.items()
-                if entry.owned and entry.value is None and not object_id.endswith(HANDLE_INDEX)
-            }
-            return list(awaited.union(object_id[:-2] for object_id in self._unseen))
 
     def clear(self) -> None:
         with self.lock:

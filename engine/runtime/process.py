@@ -32,15 +32,14 @@ from ..serialization import dumps, load_error, loads
 from ..session import Session
 from ..store.arena import Arena
 from ..store.reader import SegmentReader
-from .actor_calls import ActorCalls, PendingCall
+from .actor_calls import CALLS_PER_BATCH, ActorCalls, PendingCall
 from .arguments import Packed, pack_arguments
 from .endpoint import LINGER_MS, Endpoint
 from .objects import Entry, ObjectTable
+from .reconciliation import Reconciliation
+from .unfinished import Unfinished
 
 SPECS_PER_BATCH = 128
-MAX_UNFINISHED = 500_000
-"""Tasks that one driver may have in flight; past it ``remote`` waits (guarantee 5: back-pressure)."""
-
 ROOM_SECONDS = 1.0
 """How long an object waits for room in a full store."""
 
@@ -102,11 +101,13 @@ class ProcessBackend:
         self.arena = Arena(folder, process, session.object_store_memory)
         self.reader = SegmentReader(folder, self.objects.release)
         self.calls = ActorCalls(self)
+        self.reconciliation = Reconciliation(self.post_node)
+        self.unfinished = Unfinished()
+        self._calls = 0
         self.welcome = False
         self.failure: str = ""
         self._functions: set[bytes] = set()
         self._pins: dict[bytes, list[ObjectRef]] = {}
-        self._unfinished = 0
         self._answers: dict[int, Any] = {}
         self._tokens = count(1)
         self._loading_result = True
@@ -120,6 +121,7 @@ class ProcessBackend:
             m.FreeBlocks: self._on_free_blocks,
             m.GiveRoom: lambda *_: self.arena.give_back(),
             m.WorkerDied: self._on_worker_died,
+            m.Reconciled: lambda _, message: self.reconciliation.answered(message.page),
             m.Warning: lambda _, message: log.warning(message.text),
             m.Print: self._on_print,
             m.Welcome: self._on_welcome,
@@ -144,11 +146,11 @@ class ProcessBackend:
         if packed.pins:
             self._pins[task] = packed.pins
         refs = self._results_of(task, options.num_returns)
-        self._unfinished += 1
-        if self.endpoint.batch(m.NODE, m.Submit, msgspec.Raw(m.encode(spec))) >= SPECS_PER_BATCH:
+        raw = m.encode(spec)
+        self.unfinished.submitted(task, len(raw))
+        if self.endpoint.batch(m.NODE, m.Submit, msgspec.Raw(raw)) >= SPECS_PER_BATCH:
             self.endpoint.flush()
-            if self._unfinished > MAX_UNFINISHED:
-                self._wait_for_room()
+            self._wait_for_room()
         return refs
 
     def _results_of(self, task: bytes, num_returns: int) -> list[ObjectRef]:
@@ -168,7 +170,10 @@ class ProcessBackend:
         return "" if entry is None else entry.worker
 
     def _wait_for_room(self) -> None:
-        self.endpoint.wait_until(lambda: self._unfinished <= MAX_UNFINISHED or bool(self.failure))
+        """What has come is handled, and when too much is unfinished, some of it waited for (guarantee 5)."""
+        self.endpoint.catch_up()
+        if self.unfinished.too_much():
+            self.wait_until(lambda: not self.unfinished.too_much(), None, ())
 
     # ------------------------------------------------------------ actors
 
@@ -233,7 +238,11 @@ class ProcessBackend:
             actor.class_name, "", scope.attempt, time.time(), method,
         )
         refs = self._results_of(task, num_returns)
+        self.unfinished.submitted(task, 0 if packed.args is None else len(packed.args.data))
         self.calls.submit(actor.actor_id, PendingCall(spec, [handle, *packed.pins]))
+        self._calls += 1
+        if not self._calls % CALLS_PER_BATCH:
+            self._wait_for_room()
         return refs
 
     def kill_actor(self, actor: ActorInfo, no_restart: bool) -> None:
@@ -421,6 +430,7 @@ class ProcessBackend:
 
     def _on_results(self, sender: str, message: m.Results) -> None:
         arrived = self.objects.arrived
+        ended = self.unfinished.ended
         pins = self._pins
         for outcome in message.outcomes:
             task = outcome.task
@@ -434,8 +444,9 @@ class ProcessBackend:
                 arrived(oid, value, outcome.worker)
             if pins:
                 pins.pop(task, None)
-            if not (self.calls.in_flight and self.calls.finished(task)):
-                self._unfinished -= 1
+            if self.calls.in_flight:
+                self.calls.finished(task)
+            ended(task)
 
     def _on_free_blocks(self, sender: str, message: m.FreeBlocks) -> None:
         for segment, offset in message.blocks:
@@ -444,9 +455,7 @@ class ProcessBackend:
     def _on_worker_died(self, sender: str, message: m.WorkerDied) -> None:
         self.endpoint.ended(message.worker)
         self.reader.forget(message.worker)
-        tasks = self.objects.unresolved_tasks()
-        if tasks:  # it may have taken results with it that the node knows
-            self.post_node(m.Reconcile(message.worker, tasks))
+        self.reconciliation.ask(message.worker, self.unfinished.tasks())
 
     def _on_print(self, sender: str, message: m.Print) -> None:
         stream = sys.stderr if message.stream == "stderr" else sys.stdout

@@ -168,8 +168,10 @@ def test_revoked_tasks_go_to_an_idle_worker_in_their_order():
     feed.submit("a", "b", "c", "d")
     assert feed.plan() == {"w1": ["a", "b", "c", "d"]}
     assert feed.scheduler.overdue() == []  # nobody is idle
+    assert feed.scheduler.overdue() == []
     feed.workers("w2")
     assert feed.scheduler.has_pipelined()
+    assert feed.scheduler.overdue() == []  # it may have begun just now
     assert feed.scheduler.overdue() == ["w1"]
     assert feed.scheduler.overdue() == []  # asked once
     feed.give_back("w1", "b", "c", "d")
@@ -177,6 +179,20 @@ def test_revoked_tasks_go_to_an_idle_worker_in_their_order():
     feed.finish("w2", "b", "c", "d", duration=SHORT)
     feed.finish("w1", "a")
     assert feed.scheduler.free == {"CPU": 2}
+
+
+def test_a_worker_that_gets_on_with_its_queue_keeps_it():
+    feed = Feed(CPU=2)
+    feed.workers("w1")
+    feed.learn("f", SHORT, "w1")
+    feed.submit("a", "b", "c", "d")
+    feed.plan()
+    feed.workers("w2")
+    for ended in "ab":
+        assert feed.scheduler.overdue() == []
+        feed.finish("w1", ended, duration=SHORT)
+    assert feed.scheduler.overdue() == []
+    assert feed.scheduler.overdue() == ["w1"]
 
 
 def test_returned_tasks_of_several_workers_are_handed_out_by_age():

@@ -308,7 +308,7 @@ class Cluster:
                     self.deliver(worker)
             self.plan()
             if self.progress() == before and not self.starting:
-                overdue = self.scheduler.overdue()
+                overdue = self.scheduler.overdue() or self.scheduler.overdue()  # whose task stays the same
                 if not overdue:
                     return
                 for worker_id in overdue:
