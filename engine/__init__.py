@@ -22,6 +22,7 @@ from .api import (
     available_resources,
     cluster_resources,
     get,
+    get_gpu_ids,
     get_runtime_context,
     init,
     is_initialized,
@@ -34,7 +35,7 @@ from .options import NearObject
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, get_actor, kill, method, remote
 
-_NOT_YET = frozenset({"cancel", "timeline", "get_gpu_ids"})
+_NOT_YET = frozenset({"cancel", "timeline"})
 
 
 def __getattr__(name: str) -> Any:
@@ -54,6 +55,7 @@ __all__ = [
     "exceptions",
     "get",
     "get_actor",
+    "get_gpu_ids",
     "get_runtime_context",
     "init",
     "is_initialized",

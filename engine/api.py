@@ -7,9 +7,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .backend import Backend, RuntimeContext
+from .backend import Backend
+from .context import RuntimeContext
 from .exceptions import EngineStateError, UnsupportedError
 from .refs import ObjectRef, all_different, refuse_fork, set_ref_host
+from .runtime_env import normal_form
 
 _backend: Backend | None = None
 _owner_pid = 0
@@ -31,6 +33,7 @@ def init(
     log_to_driver: bool = True,
     store: str | os.PathLike[str] | None = None,
     preload: Sequence[str] = ("numpy",),
+    runtime_env: Mapping[str, Any] | None = None,
 ) -> RuntimeContext:
     """Starts the engine on this machine.
 
@@ -38,7 +41,7 @@ def init(
         address: ``None`` or ``"local"``; joining a running cluster is not supported yet.
         backend: ``"local"`` for worker processes, ``"inline"`` to run everything in this process (pdb works).
         num_cpus: CPUs the scheduler may give out; the machine's by default.
-        num_gpus: GPUs likewise; 0 by default.
+        num_gpus: GPUs likewise, whole ones; those that ``CUDA_VISIBLE_DEVICES`` names, or else the machine's.
         resources: further resources by name, e.g. ``{"camera": 1}``.
         object_store_memory: bytes of shared memory for large objects; 30 % of memory by default.
         namespace: where names of actors live.
@@ -46,6 +49,7 @@ def init(
         log_to_driver: prints of workers reach this process.
         store: folder for the control store, kept after shutdown; a temporary one by default.
         preload: modules that workers find already imported.
+        runtime_env: environment of all workers (``env_vars``, ``working_dir``, ``py_modules``), as for tasks.
 
     Raises:
         EngineStateError: the engine runs already.
@@ -63,16 +67,18 @@ def init(
         raise EngineStateError(
             "the engine is initialised already; call shutdown() first, or pass ignore_reinit_error=True"
         )
+    environment = normal_form(runtime_env)
     if backend == "inline":
         from .inline import InlineBackend
 
-        started: Backend = InlineBackend(num_cpus, num_gpus, resources, namespace)
+        started: Backend = InlineBackend(num_cpus, num_gpus, resources, namespace, environment)
     elif backend == "local":
         from .local import start_local
 
         started = start_local(
             num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, object_store_memory=object_store_memory,
             namespace=namespace, log_to_driver=log_to_driver, store=store, preload=tuple(preload),
+            runtime_env=environment,
         )
     elif backend == "ray":
         raise UnsupportedError("backend='ray' is not supported yet; use 'local' or 'inline'")
@@ -182,8 +188,14 @@ def nodes() -> list[dict[str, Any]]:
 
 
 def get_runtime_context() -> RuntimeContext:
-    """Where the calling code runs: job, worker, task, actor, attempt."""
+    """Where the calling code runs: job, worker, task, actor, attempt, and what it was given."""
     return current_backend().context()
+
+
+def get_gpu_ids() -> list[int] | list[str]:
+    """The GPUs of the calling task or actor, as ``CUDA_VISIBLE_DEVICES`` names them; numbers as int. None: ``[]``."""
+    names = current_backend().context().gpus
+    return [int(name) for name in names] if all(name.isdigit() for name in names) else list(names)
 
 
 def _check_list(refs: Any, verb: str) -> None:

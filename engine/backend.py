@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .context import RuntimeContext
 from .functions import Exported
 from .options import ActorOptions, TaskOptions
 from .refs import ObjectRef
@@ -75,31 +76,3 @@ class Backend(Protocol):
     def context(self) -> RuntimeContext: ...
 
     def shutdown(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class RuntimeContext:
-    """Where the calling code runs."""
-
-    backend: str
-    role: str
-    """``"driver"`` or ``"worker"``."""
-    worker_id: str
-    node_id: str
-    namespace: str
-    task_id: str | None
-    actor_id: str | None
-    attempt: int
-    """0 for the first execution of the current task, 1 after one crash, ..."""
-
-    def get_task_id(self) -> str | None:
-        return self.task_id
-
-    def get_actor_id(self) -> str | None:
-        return self.actor_id
-
-    def get_worker_id(self) -> str:
-        return self.worker_id
-
-    def get_node_id(self) -> str:
-        return self.node_id

@@ -136,6 +136,10 @@ class TaskUnschedulableError(EngineError):
     """The task asks for resources that no machine here has; the message names both."""
 
 
+class RuntimeEnvSetupError(EngineError):
+    """A worker could not be made one of the ``runtime_env`` that its task asks for."""
+
+
 class OutOfMemoryError(EngineError, MemoryError):
     """The task was killed because the machine ran out of memory."""
 

@@ -8,13 +8,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
+from . import machine
 from . import messages as m
 from .exceptions import StartupError
 from .ids import new_scope
 from .interrupts import guard_ctrl_c
-from .options import machine_resources
+from .options import UNITS, machine_resources
 from .runtime.process import ProcessBackend, TaskScope
 from .session import MARK, Session, create_session, kill_survivors, remove_session
 
@@ -34,15 +33,19 @@ def start_local(
     log_to_driver: bool,
     store: str | os.PathLike[str] | None,
     preload: tuple[str, ...],
+    runtime_env: str,
 ) -> LocalBackend:
     """Starts supervisor, daemon and zygote and connects to them."""
+    capacity = machine_resources(num_cpus, num_gpus, resources)
     session = create_session(
         store,
         driver="driver",
         driver_pid=os.getpid(),
         namespace=namespace,
-        capacity=machine_resources(num_cpus, num_gpus, resources),
-        object_store_memory=object_store_memory or int(psutil.virtual_memory().total * STORE_SHARE),
+        capacity=capacity,
+        gpus=machine.gpus(capacity.get("GPU", 0) // UNITS),
+        runtime_env=runtime_env,
+        object_store_memory=object_store_memory or int(machine.memory() * STORE_SHARE),
         log_to_driver=log_to_driver,
         preload=list(preload),
         sys_path=[os.path.abspath(entry) for entry in sys.path],

@@ -83,6 +83,10 @@ class Spec(Wire):
     parent_attempt: int
     submitted: float
     method: str = ""
+    environment: str = ""
+    """Its ``runtime_env`` as text, if it is not the session's."""
+    actor_name: str = ""
+    """Of the creation of a named actor."""
 
 
 class Outcome(Wire):
@@ -271,6 +275,12 @@ class Execute(Wire, tag="execute"):
     tasks: list[Assignment]
 
 
+class Devices(Wire, tag="devices"):
+    """The GPUs of a worker that has run nothing yet, ahead of its first task."""
+
+    gpus: list[str]
+
+
 class Revoke(Wire, tag="revoke"):
     """Give back what you have not started."""
 
@@ -351,8 +361,8 @@ class Exit(Wire, tag="exit"):
 
 
 ToProcess: TypeAlias = (
-    Welcome | Execute | Revoke | Results | Resolved | Call | ActorState | ActorFound | WorkerDied | Reconciled
-    | FreeBlocks | GiveRoom | Answer | Warning | Print | Exit
+    Welcome | Execute | Devices | Revoke | Results | Resolved | Call | ActorState | ActorFound | WorkerDied
+    | Reconciled | FreeBlocks | GiveRoom | Answer | Warning | Print | Exit
 )
 
 

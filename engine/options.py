@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
+from . import machine
 from .exceptions import UnsupportedError
+from .runtime_env import normal_form
 
 UNITS = 10_000
 """Resources are counted in ten-thousandths, as integers: sums of fractions stay exact."""
@@ -35,6 +36,8 @@ class TaskOptions:
     max_retries: int = 3
     name: str = ""
     scheduling_strategy: NearObject | str | None = None
+    runtime_env: Any = ""
+    """Given as a dict, kept in its normal form."""
 
     @cached_property
     def demand(self) -> dict[str, int]:
@@ -52,11 +55,14 @@ class ActorOptions:
     namespace: str | None = None
     get_if_exists: bool = False
     max_restarts: int = 0
+    runtime_env: Any = ""
 
+
+Options = TypeVar("Options", TaskOptions, ActorOptions)
 
 NOT_YET = frozenset({
     "memory", "retry_exceptions", "max_calls", "max_task_retries", "max_concurrency", "max_pending_calls", "lifetime",
-    "runtime_env", "checkpoint_every", "accelerator_type", "label_selector", "placement_group", "concurrency_groups",
+    "checkpoint_every", "accelerator_type", "label_selector", "placement_group", "concurrency_groups",
 })
 """Names that Ray has and this engine does not have yet; they raise by name instead of being ignored."""
 
@@ -70,16 +76,18 @@ def demand(options: TaskOptions | ActorOptions) -> dict[str, int]:
 def machine_resources(
     num_cpus: float | None, num_gpus: float | None, resources: Mapping[str, float] | None
 ) -> dict[str, int]:
-    """What ``init`` gives the scheduler to share out, in :data:`UNITS`; the machine's CPUs by default.
+    """What ``init`` gives the scheduler to share out, in :data:`UNITS`; what the machine has by default.
 
     Raises:
         TypeError, ValueError: as for the options of tasks.
     """
-    cpus = len(os.sched_getaffinity(0)) if num_cpus is None else num_cpus
-    gpus = 0.0 if num_gpus is None else num_gpus
+    cpus = machine.cpus() if num_cpus is None else num_cpus
     given = {} if resources is None else resources
-    _check_amounts(cpus, gpus, given)
-    total = {"CPU": round(cpus * UNITS), "GPU": round(gpus * UNITS)}
+    _check_amounts(cpus, num_gpus or 0, given)
+    if num_gpus is not None and num_gpus != int(num_gpus):
+        raise ValueError(f"num_gpus of init must be whole, got {num_gpus}")
+    gpus = len(machine.gpus(None if num_gpus is None else int(num_gpus)))
+    total = {"CPU": round(cpus * UNITS), "GPU": gpus * UNITS}
     total.update({name: round(amount * UNITS) for name, amount in given.items()})
     return {name: amount for name, amount in total.items() if amount or name == "CPU"}
 
@@ -95,7 +103,7 @@ def merge_task_options(base: TaskOptions, given: Mapping[str, Any]) -> TaskOptio
     if not given:
         return base
     _check_names(given, TaskOptions, "task")
-    merged = replace(base, **given)
+    merged = _replaced(base, given)
     _check_amounts(merged.num_cpus, merged.num_gpus, merged.resources)
     returns: Any = merged.num_returns
     if not isinstance(returns, int) or isinstance(returns, bool):
@@ -116,7 +124,7 @@ def merge_actor_options(base: ActorOptions, given: Mapping[str, Any]) -> ActorOp
     if not given:
         return base
     _check_names(given, ActorOptions, "actor")
-    merged = replace(base, **given)
+    merged = _replaced(base, given)
     _check_amounts(merged.num_cpus, merged.num_gpus, merged.resources)
     _check_count("max_restarts", merged.max_restarts)
     if not isinstance(merged.name, str):
@@ -124,6 +132,12 @@ def merge_actor_options(base: ActorOptions, given: Mapping[str, Any]) -> ActorOp
     if merged.get_if_exists and not merged.name:
         raise ValueError("get_if_exists=True needs a name")
     return merged
+
+
+def _replaced(base: Options, given: Mapping[str, Any]) -> Options:
+    if "runtime_env" in given:
+        given = {**given, "runtime_env": normal_form(given["runtime_env"])}
+    return replace(base, **given)
 
 
 def _check_names(given: Mapping[str, Any], options: type, kind: str) -> None:
@@ -150,6 +164,8 @@ def _check_amounts(num_cpus: Any, num_gpus: Any, resources: Any) -> None:
             raise TypeError(f"{name} must be a number, got {amount!r}")
         if not 0 <= amount < float("inf"):
             raise ValueError(f"{name} must be at least 0, got {amount}")
+    if num_gpus > 1 and num_gpus != int(num_gpus):
+        raise ValueError(f"num_gpus must be whole when it is more than 1, got {num_gpus}")
 
 
 def _check_count(name: str, value: Any) -> None:

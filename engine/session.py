@@ -42,6 +42,10 @@ class Session:
     namespace: str
     capacity: dict[str, int]
     """Resources in ``options.UNITS``."""
+    gpus: list[str]
+    """Names of the GPUs, as ``CUDA_VISIBLE_DEVICES`` has them; at their positions in the node's counts."""
+    runtime_env: str
+    """Environment of all workers that have no other (see ``runtime_env.py``), or empty."""
     object_store_memory: int
     log_to_driver: bool
     preload: list[str]

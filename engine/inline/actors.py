@@ -9,6 +9,7 @@ from typing import Any
 from ..backend import ActorInfo
 from ..exceptions import ActorDiedError
 from ..functions import Exported
+from ..node.accelerators import Share
 from ..options import ActorOptions
 from ..serialization import dump_engine_error
 from .objects import StoredObject
@@ -26,6 +27,9 @@ class InlineActor:
     creation: StoredObject | None
     """The arguments of ``__init__``, kept while the actor may be restarted."""
     demand: dict[str, int]
+    environment: str = ""
+    gpus: tuple[str, ...] = ()
+    share: Share = field(default_factory=dict)
     instance: Any = None
     death: bytes | None = None
     """The pickled ActorDiedError, once it is dead."""

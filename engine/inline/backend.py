@@ -13,15 +13,18 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from .. import ids
-from ..backend import ActorInfo, RuntimeContext
+from .. import ids, machine
+from ..backend import ActorInfo
+from ..context import RuntimeContext
 from ..exceptions import ActorDiedError, GetTimeoutError, ObjectLostError, TaskUnschedulableError
 from ..functions import Exported, load, split_returns
 from ..options import UNITS, ActorOptions, TaskOptions, demand, machine_resources
 from ..refs import ObjectRef
+from ..runtime_env import merged
 from ..serialization import dump_engine_error, dump_error, dumps, load_error
 from .actors import InlineActor
 from .objects import ObjectTable, StoredObject
+from .surroundings import InlineGpus, refuse_folders, variables_set
 
 log = logging.getLogger("rlflow.engine")
 
@@ -32,11 +35,15 @@ PASS_THROUGH = (KeyboardInterrupt, bdb.BdbQuit)
 class _Scope:
     """A program that submits: the driver or one running task."""
 
-    __slots__ = ("actor_id", "demand", "indices", "name", "task_id")
+    __slots__ = ("actor", "actor_id", "demand", "environment", "gpus", "indices", "name", "task_id")
 
     def __init__(
-        self, name: bytes, task_id: bytes | None, actor_id: bytes | None, held: dict[str, int]
+        self, name: bytes, task_id: bytes | None, actor_id: bytes | None, held: dict[str, int],
+        environment: str = "", actor: InlineActor | None = None,
     ) -> None:
+        self.actor = actor
+        self.environment = environment
+        self.gpus: tuple[str, ...] = () if actor is None else actor.gpus
         self.name = name
         self.indices = itertools.count()
         self.task_id = task_id
@@ -65,15 +72,18 @@ class InlineBackend:
         num_gpus: float | None,
         resources: Mapping[str, float] | None,
         namespace: str,
+        runtime_env: str,
     ) -> None:
         self._total = machine_resources(num_cpus, num_gpus, resources)
+        self._gpus = InlineGpus(machine.gpus(self._total.get("GPU", 0) // UNITS))
+        refuse_folders(runtime_env)
         self._namespace = namespace
         self._objects = ObjectTable()
         self._actors: dict[bytes, InlineActor] = {}
         self._names: dict[tuple[str, str], InlineActor] = {}
         self._lock = threading.RLock()
         self._functions: dict[bytes, Callable[..., Any]] = {}
-        self._driver = _Scope(ids.new_scope(), None, None, {})
+        self._driver = _Scope(ids.new_scope(), None, None, {}, runtime_env)
         self._running = threading.local()
         self._where = f"this process (pid {os.getpid()})"
 
@@ -89,9 +99,15 @@ class InlineBackend:
         if never is not None:
             results = [StoredObject(never=never) for _ in range(options.num_returns)]
         else:
-            scope = _Scope(ids.child_scope(task), task, None, wanted)
+            environment = merged(self._scope().environment, options.runtime_env)
+            refuse_folders(environment)
+            scope = _Scope(ids.child_scope(task), task, None, wanted, environment)
             target = partial(self._load, function)
-            results = self._run(scope, function.name, target, packed, options.num_returns)
+            scope.gpus, share = self._gpus.lend(wanted.get("GPU", 0))
+            try:
+                results = self._run(scope, function.name, target, packed, options.num_returns)
+            finally:
+                self._gpus.take_back(share)
         return [self._objects.add(ids.object_id(task, i), stored) for i, stored in enumerate(results)]
 
     def _run(
@@ -104,7 +120,7 @@ class InlineBackend:
     ) -> list[StoredObject]:
         """Runs one task; its results, or its error once for each of them."""
         try:
-            with self._entered(scope):
+            with self._entered(scope), variables_set(scope.environment):
                 args, kwargs = self._resolve(packed)
                 values = split_returns(target()(*args, **kwargs), num_returns)
                 return [StoredObject.of(value) for value in values]
@@ -153,7 +169,9 @@ class InlineBackend:
         actor = InlineActor(
             ActorInfo(actor_id, cls.name, dict(methods)), cls, options, key, packed, demand(options),
             restarts_left=options.max_restarts,
+            environment=merged(self._scope().environment, options.runtime_env),
         )
+        refuse_folders(actor.environment)
         with self._lock:
             if key is not None and key in self._names:
                 if options.get_if_exists:
@@ -167,6 +185,7 @@ class InlineBackend:
         handle = self._objects.add(ids.handle_id(actor_id), stored)
         actor.never = self._why_never(f"actor {cls.name}", actor.demand)
         if actor.never is None:
+            actor.gpus, actor.share = self._gpus.lend(actor.demand.get("GPU", 0))
             self._start(actor)
         return actor.info, handle
 
@@ -233,7 +252,7 @@ class InlineBackend:
             return [StoredObject(error=actor.death or _restarted(actor)) for _ in range(num_returns)]
 
     def _actor_scope(self, actor: InlineActor, task: bytes) -> _Scope:
-        return _Scope(ids.child_scope(task), task, actor.info.actor_id, {})
+        return _Scope(ids.child_scope(task), task, actor.info.actor_id, {}, actor.environment, actor)
 
     def get_actor(self, name: str, namespace: str | None) -> tuple[ActorInfo, ObjectRef]:
         space = namespace or self._namespace
@@ -265,6 +284,8 @@ class InlineBackend:
                 del self._names[actor.key]
             if self._objects.find(ids.handle_id(actor.info.actor_id)) is None:
                 self._actors.pop(actor.info.actor_id, None)
+        if actor.death is None:
+            self._gpus.take_back(actor.share)
         actor.die(reason, cause)
 
     # --- objects ---
@@ -345,15 +366,23 @@ class InlineBackend:
 
     def context(self) -> RuntimeContext:
         scope = self._scope()
+        actor = scope.actor
+        held = scope.demand if actor is None else actor.demand
         return RuntimeContext(
             backend=self.name,
             role="driver" if scope.task_id is None else "worker",
+            job_id=self._driver.name.hex()[:8],
             worker_id=str(os.getpid()),
             node_id=self._driver.name.hex(),
             namespace=self._namespace,
             task_id=None if scope.task_id is None else scope.task_id.hex(),
             actor_id=None if scope.actor_id is None else scope.actor_id.hex(),
             attempt=0,
+            actor_name=None if actor is None or actor.key is None else actor.key[1],
+            was_current_actor_reconstructed=actor is not None and actor.generation > 0,
+            resources={name: amount / UNITS for name, amount in held.items()},
+            gpus=scope.gpus,
+            environment=scope.environment,
         )
 
     def _scope(self) -> _Scope:

@@ -40,6 +40,7 @@ class ActorDesk:
                     self._node.post(sender, m.ActorFound(request.token, b"", "", {}, False, error))
                 return
         task = Task(spec.task, spec.function, spec.demand, exclusive=True, payload=Payload(spec, request.spec))
+        task.environment = spec.environment
         actor = Actor(spec.task, request, task, sender, restarts_left=request.max_restarts)
         self.table.add(actor)
         self._node.objects.directory.track(handle_id(actor.id), sender)

@@ -136,12 +136,16 @@ class Daemon:
     def _decide(self) -> None:
         """Plan, commit, send: in this order."""
         plan = Plan() if self._stop_by is not None else self.scheduler.plan()
+        for worker, devices in plan.gpus.items():
+            self.post(worker, m.Devices([self.session.gpus[device] for device in devices]))
         for worker, tasks in plan.dispatch.items():
             self.post(worker, m.Execute([self._assignment(task) for task in tasks]))
         for worker in plan.stop_workers:
             self.dismiss(worker)
         if plan.start_workers:
             self.pool.start(plan.start_workers)
+        for environment, count in plan.start_elsewhere.items():
+            self.pool.start(count, environment)
         if self._out:
             self.store.commit()
             out, self._out = self._out, {}
@@ -165,9 +169,10 @@ class Daemon:
         self.roles[sender] = hello.role
         self.store.add_event("joined", sender, f"{hello.role}, pid {hello.pid}")
         if hello.role == "worker":
-            self.pool.processes[sender].ready = True
+            process = self.pool.processes[sender]
+            process.ready = True
             self._failed_starts = 0
-            self.scheduler.worker_started(sender)
+            self.scheduler.worker_started(sender, process.environment)
         self._newcomers.append(sender)
         self._welcome()
 
@@ -189,7 +194,7 @@ class Daemon:
         self.store.add_event("left" if process.leaving else "died", worker, reason)
         self.store.forget_dead_readers()
         if not process.ready:
-            self.scheduler.start_failed()
+            self.scheduler.start_failed(process.environment)
             self._failed_starts += 1
             if self._failed_starts == FAILED_STARTS:
                 raise RuntimeError(f"{FAILED_STARTS} workers in a row did not start; the last one: {reason}")

@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from .accelerators import Share
+
 WAITING, QUEUED, ASSIGNED, GONE = range(4)
 
 
@@ -18,6 +20,7 @@ class Task:
     __slots__ = ("__dict__", "attempt", "demand", "function", "id", "payload", "seq", "state", "worker")
 
     prefer = ""
+    environment = ""  # of its worker: one forked for it, or any of the engine's own
     exclusive = False  # the creation of an actor: alone on its worker
     nested = False  # handed out to run on top of a blocked task
     lacked: frozenset[str] = frozenset()  # resources that were not there when it was the oldest
@@ -42,13 +45,16 @@ class Task:
 
 
 class Shape:
-    """All queued tasks that ask for the same amounts (actor creations apart)."""
+    """All queued tasks that ask for the same amounts and the same environment (actor creations apart)."""
 
-    __slots__ = ("demand", "exclusive", "feasible", "queue", "workers")
+    __slots__ = ("choosy", "demand", "environment", "exclusive", "feasible", "gpus", "queue", "workers")
 
-    def __init__(self, demand: dict[str, int], exclusive: bool, feasible: bool) -> None:
+    def __init__(self, demand: dict[str, int], exclusive: bool, environment: str, feasible: bool) -> None:
         self.demand = demand
+        self.gpus = demand.get("GPU", 0)
         self.exclusive = exclusive
+        self.environment = environment
+        self.choosy = bool(environment or self.gpus)  # not any idle worker will do
         self.feasible = feasible
         self.queue: deque[Task] = deque()  # by age
         self.workers: dict[str, Worker] = {}
@@ -62,7 +68,7 @@ class Shape:
 class Lease:
     """A shape's amounts in the hands of a worker, with the tasks it runs under them."""
 
-    __slots__ = ("awaits", "backlog", "blocked", "shape", "tasks")
+    __slots__ = ("awaits", "backlog", "blocked", "gpus", "shape", "tasks")
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -70,20 +76,24 @@ class Lease:
         self.backlog = 0.0
         self.blocked = False
         self.awaits: deque[Task] = deque()
+        self.gpus: Share = {}
 
 
 class Worker:
     """A worker process; its leases form a stack, the top one runs and those below are blocked in ``get``."""
 
-    __slots__ = ("actor", "id", "leases", "revoking", "seen_in")
+    __slots__ = ("actor", "environment", "id", "leases", "revoking", "seen_in", "used")
 
-    def __init__(self, worker_id: str) -> None:
+    def __init__(self, worker_id: str, environment: str = "") -> None:
         self.id = worker_id
+        self.environment = environment
         self.leases: list[Lease] = []
         self.actor: Task | None = None
         self.revoking = False
         self.seen_in = b""
         """The task it ran when the node last looked for those that are held up."""
+        self.used = False
+        """It has had a lease."""
 
 
 @dataclass
@@ -92,4 +102,8 @@ class Plan:
 
     dispatch: dict[str, list[Task]] = field(default_factory=dict)
     start_workers: int = 0
+    start_elsewhere: dict[str, int] = field(default_factory=dict)
+    """Workers to be forked for environments, by environment."""
     stop_workers: list[str] = field(default_factory=list)
+    gpus: dict[str, list[int]] = field(default_factory=dict)
+    """Devices of workers that are handed a task with GPUs."""

@@ -21,6 +21,7 @@ class Process:
     id: str
     pid: int = 0
     ready: bool = False
+    environment: str = ""
     leaving: bool = False
     """It was told to exit, so its end is no accident."""
 
@@ -50,12 +51,12 @@ class WorkerPool:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def start(self, count: int) -> None:
+    def start(self, count: int, environment: str = "") -> None:
         for _ in range(count):
             self._count += 1
             worker = f"w{self._count}"
-            self.processes[worker] = Process(worker)
-            self._socket.sendall(f"fork {worker}\n".encode())
+            self.processes[worker] = Process(worker, environment=environment)
+            self._socket.sendall(f"fork {worker} {environment}\n".encode())
 
     def poll(self) -> list[tuple[Process, int]]:
         """Workers that ended since the last call, with their exit status (negative: the signal)."""

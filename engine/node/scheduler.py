@@ -32,7 +32,9 @@ from __future__ import annotations
 from collections import deque
 from itertools import count, islice
 
+from .accelerators import Gpus, would_fit
 from .leases import ASSIGNED, GONE, QUEUED, WAITING, Lease, Plan, Shape, Task, Worker
+from .staff import Staff
 
 __all__ = ["Plan", "Scheduler", "Task"]
 
@@ -47,8 +49,6 @@ SMOOTHING = 0.2
 """Weight of the newest duration in a function's average."""
 
 NEST_LOOKAHEAD = 64
-MAX_WORKERS = 512
-"""Actors not counted."""
 
 
 class Scheduler:
@@ -57,16 +57,14 @@ class Scheduler:
     def __init__(self, capacity: dict[str, int], prestart: int) -> None:
         self.capacity = dict(capacity)
         self.free = dict(capacity)
+        self.gpus = Gpus(capacity.get("GPU", 0))
         self.held_by_actors = dict.fromkeys(capacity, 0)
-        self._actors = 0
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._last_shape: Shape | None = None
         self._queued_shapes: dict[int, Shape] = {}
-        self._workers: dict[str, Worker] = {}
-        self._idle: dict[str, Worker] = {}  # the last one in was used last
+        self._staff = Staff(prestart)
+        self._workers = self._staff.workers
         self._blocked: dict[Lease, Worker] = {}  # the last one in was blocked last
-        self._starting = 0
-        self._prestart = prestart
         self._averages: dict[bytes, float] = {}
         self._sequence = count()
 
@@ -85,14 +83,12 @@ class Scheduler:
     def _feasible(self, demand: dict[str, int]) -> bool:
         return all(self.capacity.get(name, 0) >= amount for name, amount in demand.items())
 
-    def worker_started(self, worker_id: str) -> None:
-        self._starting = max(0, self._starting - 1)
-        worker = self._workers[worker_id] = Worker(worker_id)
-        self._idle[worker_id] = worker
+    def worker_started(self, worker_id: str, environment: str = "") -> None:
+        self._staff.started(worker_id, environment)
 
-    def start_failed(self) -> None:
+    def start_failed(self, environment: str = "") -> None:
         """A worker that was asked for will not come."""
-        self._starting = max(0, self._starting - 1)
+        self._staff.start_failed(environment)
 
     def finished(self, worker_id: str, task_id: bytes, duration: float) -> Task | None:
         """A worker reported a task's end; the task, or None when it is not (any more) assigned there."""
@@ -125,7 +121,7 @@ class Scheduler:
             return False
         (lease,) = worker.leases
         (worker.actor,) = lease.tasks.values()
-        self._actors += 1
+        self._staff.became_actor(worker)
         for name, amount in lease.shape.demand.items():
             self.held_by_actors[name] += amount
         return True
@@ -176,12 +172,9 @@ class Scheduler:
         Of those that it had started, one is to blame: ``last_started``, or the first on top when that is not known.
         The others waited beneath it, or had ended and their reports are lost.
         """
-        worker = self._workers.pop(worker_id, None)
+        worker = self._staff.died(worker_id)
         if worker is None:
             return [], []
-        self._idle.pop(worker_id, None)
-        if worker.actor is not None:
-            self._actors -= 1
         running: list[Task] = []
         requeued: list[Task] = []
         top = worker.leases[-1] if worker.leases else None
@@ -203,6 +196,8 @@ class Scheduler:
                     self.held_by_actors[name] -= amount
                 if not (lease.blocked and name == "CPU"):
                     self.free[name] += amount
+            if lease.gpus:
+                self.gpus.give_back(lease.gpus)
             self._blocked.pop(lease, None)
         for task in reversed(requeued):
             self._requeue(task)
@@ -228,6 +223,7 @@ class Scheduler:
             if lease is worker.leases[-1]:
                 self._nest(worker, lease, plan)
         wanted = 0
+        elsewhere: dict[str, int] = {}
         reserved: set[str] = set()
         set_aside: list[tuple[str, int]] = []
         if self._queued_shapes:
@@ -238,25 +234,30 @@ class Scheduler:
             for shape in shapes:
                 if reserved and not reserved.isdisjoint(shape.demand):
                     continue
-                wanted += self._serve(shape, plan)
+                lacking_workers = self._serve(shape, plan)
+                if shape.environment:
+                    elsewhere[shape.environment] = elsewhere.get(shape.environment, 0) + lacking_workers
+                else:
+                    wanted += lacking_workers
                 if shape.head() is None:
                     del self._queued_shapes[id(shape)]
                 elif not self._fits(shape.demand) and self._will_fit(shape.demand):
                     lacking = {name for name, amount in shape.demand.items() if self.free[name] < amount}
+                    if shape.gpus and ("GPU" in shape.queue[0].lacked or not self.gpus.fits(shape.gpus)):
+                        lacking.add("GPU")  # what is free of several devices may be cut up otherwise
                     reserved |= lacking
                     shape.queue[0].lacked |= lacking
                     for name in shape.queue[0].lacked:
                         self.free[name] -= shape.demand[name]
                         set_aside.append((name, shape.demand[name]))
+                elif lacking_workers and shape.choosy:  # nobody else may take what it needs while its worker starts
+                    reserved |= {"GPU"} & shape.demand.keys()
+                    for name, amount in shape.demand.items():
+                        self.free[name] -= amount
+                        set_aside.append((name, amount))
         for name, amount in set_aside:
             self.free[name] += amount
-        plan.start_workers = self._workers_to_start(wanted)
-        if len(self._idle) > self._prestart:
-            surplus = len(self._idle) - self._prestart
-            plan.stop_workers = list(self._idle)[:surplus]
-            for worker_id in plan.stop_workers:
-                del self._idle[worker_id]
-                del self._workers[worker_id]
+        self._staff.complete(plan, wanted, elsewhere)
         return plan
 
     def overdue(self) -> list[str]:
@@ -265,7 +266,7 @@ class Scheduler:
         The daemon asks every few ms while :meth:`has_pipelined` (this machine has no clock). Named is who was in the
         same task the last time: a worker that gets on with its queue keeps it, however busy the node is with others.
         """
-        if not self._idle:
+        if not self._staff.idle and not self._staff.idle_elsewhere:
             return []
         found = []
         for worker in self._workers.values():
@@ -282,7 +283,7 @@ class Scheduler:
 
     def has_pipelined(self) -> bool:
         """Whether :meth:`overdue` could name anybody."""
-        return bool(self._idle) and any(
+        return bool(self._staff.idle or self._staff.idle_elsewhere) and any(
             worker.leases and len(worker.leases[-1].tasks) > 1 for worker in self._workers.values()
         )
 
@@ -290,12 +291,16 @@ class Scheduler:
 
     def _shape_of(self, task: Task) -> Shape:
         shape = self._last_shape
-        if shape is not None and shape.demand == task.demand and shape.exclusive == task.exclusive:
+        if (
+            shape is not None and shape.demand == task.demand and shape.exclusive == task.exclusive
+            and shape.environment == task.environment
+        ):
             return shape
-        key = (task.exclusive, *sorted(task.demand.items()))
+        key = (task.exclusive, task.environment, *sorted(task.demand.items()))
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = Shape(task.demand, task.exclusive, self._feasible(task.demand))
+            feasible = self._feasible(task.demand)
+            shape = self._shapes[key] = Shape(task.demand, task.exclusive, task.environment, feasible)
         self._last_shape = shape
         return shape
 
@@ -320,13 +325,17 @@ class Scheduler:
         demand = shape.demand
         lacking = 0
         while (head := shape.head()) is not None and self._fits(demand):
-            if not self._idle:
+            worker = self._staff.take(shape, head.prefer)
+            if worker is None:
                 lacking = self._missing_workers(shape)
                 break
-            worker = self._idle.pop(head.prefer, None) or self._idle.popitem()[1]
+            worker.used = True
             lease = Lease(shape)
             for name, amount in demand.items():
                 self.free[name] -= amount
+            if shape.gpus:
+                lease.gpus = self.gpus.take(shape.gpus)
+                plan.gpus[worker.id] = list(lease.gpus)
             worker.leases.append(lease)
             shape.workers[worker.id] = worker
             self._assign(worker, lease, shape.queue.popleft(), plan)
@@ -369,7 +378,7 @@ class Scheduler:
         while lease.awaits and lease.awaits[0].state in (ASSIGNED, GONE):
             lease.awaits.popleft()
         for task in islice(lease.awaits, NEST_LOOKAHEAD):
-            if task.state == QUEUED and not task.exclusive and self._fits(task.demand):
+            if task.state == QUEUED and not task.exclusive and self._may_nest(lease, task):
                 nested = Lease(self._shape_of(task))
                 for name, amount in task.demand.items():
                     self.free[name] -= amount
@@ -378,14 +387,23 @@ class Scheduler:
                 self._assign(worker, nested, task, plan)
                 return
 
+    def _may_nest(self, lease: Lease, task: Task) -> bool:
+        """Whether what is needed is free, and the same process will do for both."""
+        if lease.gpus or "GPU" in task.demand or task.environment != lease.shape.environment:
+            return False
+        return self._fits(task.demand)
+
     def _drop_lease(self, worker: Worker, lease: Lease) -> None:
         worker.leases.remove(lease)
         for name, amount in lease.shape.demand.items():
             self.free[name] += amount
         if not any(other.shape is lease.shape for other in worker.leases):
             lease.shape.workers.pop(worker.id, None)
-        if not worker.leases:
-            self._idle[worker.id] = worker
+        if lease.gpus:
+            self.gpus.give_back(lease.gpus)
+            self._staff.is_spent(worker)
+        elif not worker.leases:
+            self._staff.rests(worker)
 
     def _take_back(self, worker: Worker, tasks: list[bytes]) -> None:
         if not tasks:
@@ -406,7 +424,7 @@ class Scheduler:
         for name, amount in demand.items():
             if free.get(name, 0) < amount:
                 return False
-        return True
+        return "GPU" not in demand or self.gpus.fits(demand["GPU"])
 
     def _will_fit(self, demand: dict[str, int]) -> bool:
         """Whether it is enough to wait for the tasks that run: actors and blocked tasks keep what they hold."""
@@ -416,19 +434,18 @@ class Scheduler:
                 for name, amount in lease.shape.demand.items():
                     if name in left and name != "CPU":
                         left[name] -= amount
+        if "GPU" in demand:
+            kept = [
+                lease.gpus for worker in self._workers.values() for lease in worker.leases
+                if lease.gpus and (worker.actor is not None or lease.blocked)
+            ]
+            if not would_fit(demand["GPU"], self.capacity["GPU"], kept):
+                return False
         return all(left[name] >= amount for name, amount in demand.items())
 
     def _missing_workers(self, shape: Shape) -> int:
         """How many more workers this shape could use right now."""
-        waiting = min(len(shape.queue), max(self._prestart, 1))
+        waiting = min(len(shape.queue), max(self._staff.prestart, 1))
         for name, amount in shape.demand.items():
             waiting = min(waiting, self.free[name] // amount)
         return max(1, waiting)
-
-    def _workers_to_start(self, wanted: int) -> int:
-        """How many to ask for: for tasks that lack one, and so many that ``prestart`` are no actors."""
-        there = len(self._workers) - self._actors + self._starting
-        missing = max(wanted - self._starting, self._prestart - there)
-        missing = max(0, min(missing, MAX_WORKERS - there))
-        self._starting += missing
-        return missing

@@ -47,6 +47,8 @@ class TaskDesk:
             elif spec.task in tasks:  # sent twice
                 continue
             task = Task(spec.task, spec.function, spec.demand, spec.prefer, payload=Payload(spec, raw))
+            if spec.environment:
+                task.environment = spec.environment
             tasks[spec.task] = task
             add_spec(spec.task, raw)
             if spec.deps and not self.arguments_there(task):

@@ -22,12 +22,14 @@ from typing import Any
 import msgspec
 
 from .. import messages as m
-from ..backend import ActorInfo, RuntimeContext
+from ..backend import ActorInfo
+from ..context import RuntimeContext
 from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError, ObjectStoreFullError
 from ..functions import Exported
 from ..ids import child_scope, handle_id, object_id, task_id
-from ..options import ActorOptions, NearObject, TaskOptions, demand
+from ..options import UNITS, ActorOptions, NearObject, TaskOptions, demand
 from ..refs import ObjectRef
+from ..runtime_env import merged
 from ..serialization import dumps, load_error, loads
 from ..session import Session
 from ..store.arena import Arena
@@ -59,9 +61,13 @@ log = logging.getLogger("rlflow.engine")
 class TaskScope:
     """The program that submits right now: the driver, or the task that a worker runs."""
 
-    __slots__ = ("_name", "actor", "adopted", "attempt", "indices", "task")
+    __slots__ = ("_name", "actor", "adopted", "attempt", "indices", "spec", "task")
 
-    def __init__(self, task: bytes | None, actor: bytes | None, attempt: int, name: bytes | None = None) -> None:
+    def __init__(
+        self, task: bytes | None, actor: bytes | None, attempt: int, name: bytes | None = None,
+        spec: m.Spec | None = None,
+    ) -> None:
+        self.spec = spec
         self.task = task
         self.actor = actor
         self.attempt = attempt
@@ -92,6 +98,13 @@ class ProcessBackend:
     def __init__(self, session: Session, process: str, scope: TaskScope, watch_fd: int = -1) -> None:
         self.session = session
         self.process = process
+        self.environment = ""
+        """Of this process, where it is not the session's (see ``runtime_env.py``)."""
+        self.gpus: list[str] = []
+        """Names of the GPUs that the task or actor here may use."""
+        self.actor: m.Spec | None = None
+        """Creation of the actor that this process is."""
+        self.actor_restarted = False
         self.scope = scope
         self.endpoint = Endpoint(session, process, self._handle, watch_fd, self._engine_ended)
         self.post_node: Callable[[m.Wire], None] = lambda message: self.endpoint.post(m.NODE, message)
@@ -143,6 +156,8 @@ class ProcessBackend:
             task, m.TASK, function.id, self.process, packed.args, packed.deps, packed.nested, options.num_returns,
             options.demand, options.max_retries, options.name or function.name, prefer, scope.attempt, time.time(),
         )
+        if options.runtime_env or self.environment:
+            spec.environment = self._environment_of(options.runtime_env)
         if packed.pins:
             self._pins[task] = packed.pins
         refs = self._results_of(task, options.num_returns)
@@ -152,6 +167,12 @@ class ProcessBackend:
             self.endpoint.flush()
             self._wait_for_room()
         return refs
+
+    def _environment_of(self, own: str) -> str:
+        """Of what is submitted here: what it asks for, on top of this process's own."""
+        session = self.session.runtime_env
+        environment = merged(self.environment or session, own)
+        return "" if environment == session else environment
 
     def _results_of(self, task: bytes, num_returns: int) -> list[ObjectRef]:
         own = self.objects.own
@@ -193,6 +214,8 @@ class ProcessBackend:
             actor, m.ACTOR, cls.id, self.process, packed.args, packed.deps, packed.nested, 1, demand(options), 0,
             cls.name, "", scope.attempt, time.time(),
         )
+        spec.environment = self._environment_of(options.runtime_env)
+        spec.actor_name = options.name
         token = next(self._tokens)
         namespace = options.namespace or self.session.namespace
         handle = self.objects.own(handle_id(actor))
@@ -501,15 +524,22 @@ class ProcessBackend:
 
     def context(self) -> RuntimeContext:
         scope = self.scope
+        holder = self.actor or scope.spec
         return RuntimeContext(
             backend=self.name,
             role=self.role,
+            job_id=self.session.name[1:],
             worker_id=self.process,
             node_id=self.session.name,
             namespace=self.session.namespace,
             task_id=None if scope.task is None else scope.task.hex(),
             actor_id=None if scope.actor is None else scope.actor.hex(),
             attempt=scope.attempt,
+            actor_name=(self.actor.actor_name or None) if self.actor else None,
+            was_current_actor_reconstructed=self.actor_restarted,
+            resources={} if holder is None else {name: amount / UNITS for name, amount in holder.demand.items()},
+            gpus=tuple(self.gpus),
+            environment=self.environment or self.session.runtime_env,
         )
 
     def shutdown(self) -> None:

@@ -27,6 +27,8 @@ class WorkerBackend(ProcessBackend):
 
     def __init__(self, session: Session, process: str) -> None:
         self.queue: Any = None
+        self.is_set_up = True
+        """It has its environment."""
         self._main = threading.get_ident()
         self.run_one: Callable[[], None]
         self.give_back: Callable[[], list[bytes]]

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from .. import messages as m
+from .. import runtime_env
 from ..control_store import StoreReader
 from ..exceptions import EngineError
 from ..functions import load, split_returns
@@ -80,6 +81,7 @@ class Executor:
             m.Execute: lambda _, message: self._queue.extend(message.tasks),
             m.Call: self._on_call,
             m.Revoke: lambda _, message: backend.post_node(m.Returned(self._give_back())),
+            m.Devices: self._on_devices,
             m.Exit: self._on_exit,
         })
 
@@ -103,6 +105,10 @@ class Executor:
             spec = m.decode_spec(raw)
             self._raw_calls[spec.task] = raw
             self._queue.append(spec)
+
+    def _on_devices(self, sender: str, message: m.Devices) -> None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message.gpus)
+        self._backend.gpus = message.gpus
 
     def _on_exit(self, sender: str, message: m.Exit) -> None:
         self._leaving = True
@@ -185,7 +191,7 @@ class Executor:
         """Runs one attempt and packs what came of it."""
         backend = self._backend
         outer = backend.scope
-        scope = backend.scope = TaskScope(spec.task, self._actor_id, attempt)
+        scope = backend.scope = TaskScope(spec.task, self._actor_id, attempt, None, spec)
         started = time.time()
         begin = time.perf_counter()
         duration = None
@@ -255,6 +261,10 @@ class Executor:
     def _function(self, spec: m.Spec) -> Callable[..., Any]:
         function = self._functions.get(spec.function)
         if function is None:
+            backend = self._backend
+            if not backend.is_set_up:
+                runtime_env.apply(backend.environment or backend.session.runtime_env, backend.session.sys_path)
+                backend.is_set_up = True
             if self._reader is None:
                 self._reader = StoreReader(self._backend.session.store)
             found = self._reader.function(spec.function)
@@ -269,6 +279,8 @@ class Executor:
     def _create_actor(self, spec: m.Spec, assignment: m.Assignment) -> None:
         backend = self._backend
         self._actor_id = spec.task
+        backend.actor = spec
+        backend.actor_restarted = assignment.attempt > 0
 
         def construct(*args: Any, **kwargs: Any) -> None:
             self._actor = self._function(spec)(*args, **kwargs)
@@ -276,7 +288,7 @@ class Executor:
         spec.name = f"{spec.name}.__init__"
         outcome = self._attempt(spec, assignment.attempt, assignment.resolved, lambda: construct, ())
         if outcome.status != m.FINISHED:
-            self._actor_id = None
+            self._actor_id = backend.actor = None
         for borrowed in outcome.retained:  # nobody gets a reply that could register them
             backend.post_node(m.Hold(borrowed, backend.process.encode(), 1))
         backend.post_node(m.ActorStarted(spec.task, msgspec.Raw(m.encode(outcome))))

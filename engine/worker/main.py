@@ -11,21 +11,29 @@ import sys
 
 import numpy as np
 
-from .. import api
+from .. import api, runtime_env
 from .. import messages as m
+from ..exceptions import RuntimeEnvSetupError
 from ..session import Session
 from .backend import WorkerBackend
 from .executor import Executor
 
 
-def run(session: Session, worker: str) -> int:
+def run(session: Session, worker: str, environment: str) -> int:
     """Runs tasks until the node says that it is enough; returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the driver
     faulthandler.enable()
-    sys.path[:] = session.sys_path
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # until a task with GPUs comes
+    try:
+        runtime_env.apply(environment or session.runtime_env, session.sys_path)
+        is_set_up = True
+    except RuntimeEnvSetupError:  # the executor tries it again, where a task can report it
+        is_set_up = False
     random.seed()
     np.random.seed()
     backend = WorkerBackend(session, worker)
+    backend.environment = environment
+    backend.is_set_up = is_set_up
     sys.stdout = _PrintStream(backend, "stdout")
     sys.stderr = _PrintStream(backend, "stderr")
     api.install_backend(backend)

@@ -67,9 +67,10 @@ class _Zygote:
                     return  # the daemon is gone, and the supervisor takes the rest down
                 *lines, received = (received + data).split(b"\n")
                 for line in lines:
-                    self._fork(line.decode().split()[1], daemon)
+                    _, worker, environment = line.decode().split(" ", 2)
+                    self._fork(worker, environment, daemon)
 
-    def _fork(self, worker: str, daemon: socket.socket) -> None:
+    def _fork(self, worker: str, environment: str, daemon: socket.socket) -> None:
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -93,7 +94,7 @@ class _Zygote:
             os.close(log)
             from .main import run
 
-            code = run(self._session, worker)
+            code = run(self._session, worker, environment)
         except BaseException:
             traceback.print_exc(file=sys.__stderr__)  # the worker's log, which the report of its death quotes
         finally:

@@ -2,7 +2,8 @@
 
 from scheduling import LONG, SHORT, Feed, everything
 
-from rlflow.engine.node.scheduler import MAX_WORKERS, PIPELINE_SECONDS, PIPELINE_TASKS, Task
+from rlflow.engine.node.scheduler import PIPELINE_SECONDS, PIPELINE_TASKS, Task
+from rlflow.engine.node.staff import MAX_WORKERS
 
 
 def test_first_in_first_out_within_a_shape():
@@ -18,12 +19,12 @@ def test_first_in_first_out_within_a_shape():
 
 
 def test_nothing_is_granted_beyond_what_is_free():
-    feed = Feed(CPU=3, GPU=1)
+    feed = Feed(CPU=3, disk=1)
     feed.workers("w1", "w2", "w3", "w4")
-    feed.submit("a", "b", CPU=1, GPU=1)
+    feed.submit("a", "b", CPU=1, disk=1)
     feed.submit("c", "d", CPU=2)
     assert everything(feed.plan()) == ["a", "c"]
-    assert feed.scheduler.free == {"CPU": 0, "GPU": 0}
+    assert feed.scheduler.free == {"CPU": 0, "disk": 0}
 
 
 def test_a_wide_task_is_not_starved_by_younger_narrow_ones():
@@ -61,16 +62,16 @@ def test_a_wide_task_is_not_starved_by_refills():
 
 
 def test_two_lacking_resources_cannot_starve_a_task_by_turns():
-    """While it waits for the GPU the CPU is taken by a younger task; the GPU must not be, when it comes back."""
-    feed = Feed(CPU=1, GPU=1)
+    """While it waits for the disk the CPU is taken by a younger task; the disk must not be, when it comes back."""
+    feed = Feed(CPU=1, disk=1)
     feed.workers("w1", "w2")
-    feed.submit("gpu0", GPU=1)
+    feed.submit("user0", disk=1)
     feed.plan()
-    feed.submit("both", CPU=1, GPU=1)
+    feed.submit("both", CPU=1, disk=1)
     feed.submit("cpu0", CPU=1)
     assert feed.plan() == {"w1": ["cpu0"]}
-    feed.finish("w2", "gpu0")
-    feed.submit("gpu1", GPU=1)
+    feed.finish("w2", "user0")
+    feed.submit("user1", disk=1)
     assert feed.plan() == {}
     feed.finish("w1", "cpu0")
     feed.submit("cpu1", CPU=1)
@@ -78,11 +79,11 @@ def test_two_lacking_resources_cannot_starve_a_task_by_turns():
 
 
 def test_what_only_one_shape_lacks_stays_free_for_others():
-    feed = Feed(CPU=2, GPU=1)
+    feed = Feed(CPU=2, disk=1)
     feed.workers("w1", "w2")
-    feed.submit("gpu", "next_gpu", GPU=1)
+    feed.submit("user", "next_user", disk=1)
     feed.submit("cpu")
-    assert everything(feed.plan()) == ["cpu", "gpu"]
+    assert everything(feed.plan()) == ["cpu", "user"]
 
 
 def test_what_can_never_fit_blocks_nobody():
@@ -114,18 +115,18 @@ def test_cpus_of_actors_cannot_be_reserved():
 
 
 def test_what_blocked_tasks_hold_cannot_be_reserved():
-    """Or a task that waits in ``get`` with a GPU in hand could never get the GPU that its child needs."""
-    feed = Feed(CPU=2, GPU=2)
+    """Or a task that waits in ``get`` with a disk in hand could never get the disk that its child needs."""
+    feed = Feed(CPU=2, disk=2)
     feed.workers("w1", "w2")
-    feed.submit("parent", CPU=1, GPU=1)
+    feed.submit("parent", CPU=1, disk=1)
     feed.plan()
-    feed.submit("wide", GPU=2)
-    feed.submit("child", CPU=1, GPU=1)
+    feed.submit("wide", disk=2)
+    feed.submit("child", CPU=1, disk=1)
     feed.block("w2")  # with a time-out: it must not run the child itself
     assert feed.plan() == {"w1": ["child"]}
     feed.scheduler.unblocked("w2")
     feed.finish("w1", "child")
-    feed.submit("young", GPU=1)
+    feed.submit("young", disk=1)
     assert feed.plan() == {}
     feed.finish("w2", "parent")
     assert everything(feed.plan()) == ["wide"]

@@ -4,16 +4,16 @@ from scheduling import LONG, SHORT, Feed, assert_books_balance
 
 
 def test_a_blocked_task_gives_its_cpus_back_and_keeps_the_rest():
-    feed = Feed(CPU=1, GPU=1)
+    feed = Feed(CPU=1, disk=1)
     feed.workers("w1", "w2")
-    feed.submit("parent", CPU=1, GPU=1)
+    feed.submit("parent", CPU=1, disk=1)
     feed.submit("other")
     assert feed.plan() == {"w2": ["parent"]}
     feed.block("w2")
-    assert feed.scheduler.free == {"CPU": 1, "GPU": 0}
+    assert feed.scheduler.free == {"CPU": 1, "disk": 0}
     assert feed.plan() == {"w1": ["other"]}
     feed.scheduler.unblocked("w2")
-    assert feed.scheduler.free == {"CPU": -1, "GPU": 0}  # overdrawn until the other is done
+    assert feed.scheduler.free == {"CPU": -1, "disk": 0}  # overdrawn until the other is done
     feed.submit("third")
     assert feed.plan() == {}
     feed.finish("w1", "other")
@@ -96,30 +96,30 @@ def test_a_dead_workers_tasks_come_back_in_their_order():
 
 
 def test_a_worker_that_dies_while_blocked_frees_all_it_held():
-    feed = Feed(CPU=2, GPU=1)
+    feed = Feed(CPU=2, disk=1)
     feed.workers("w1")
-    feed.submit("parent", CPU=1, GPU=1)
+    feed.submit("parent", CPU=1, disk=1)
     feed.plan()
     feed.submit("child")
     feed.block("w1", "child")
     feed.plan()
     running, requeued = feed.die("w1")
     assert sorted(running) == ["child", "parent"] and not requeued
-    assert feed.scheduler.free == {"CPU": 2, "GPU": 1}
+    assert feed.scheduler.free == {"CPU": 2, "disk": 1}
     assert feed.plan() == {}
 
 
 def test_an_actor_that_dies_while_it_waits_frees_all_it_held():
-    feed = Feed(CPU=1, GPU=1)
+    feed = Feed(CPU=1, disk=1)
     feed.workers("w1")
-    feed.submit("actor", exclusive=True, CPU=1, GPU=1)
+    feed.submit("actor", exclusive=True, CPU=1, disk=1)
     feed.plan()
     feed.scheduler.became_actor("w1")
     feed.block("w1")
-    assert feed.scheduler.free == {"CPU": 1, "GPU": 0}
+    assert feed.scheduler.free == {"CPU": 1, "disk": 0}
     assert feed.die("w1") == (["actor"], [])
-    assert feed.scheduler.free == {"CPU": 1, "GPU": 1}
-    assert feed.scheduler.held_by_actors == {"CPU": 0, "GPU": 0}
+    assert feed.scheduler.free == {"CPU": 1, "disk": 1}
+    assert feed.scheduler.held_by_actors == {"CPU": 0, "disk": 0}
 
 
 def test_messages_of_a_dead_worker_change_nothing():
@@ -138,9 +138,9 @@ def test_messages_of_a_dead_worker_change_nothing():
 
 def test_a_nested_task_that_comes_too_late_waits_behind_the_one_that_resumed():
     """The result came from elsewhere (its first worker died after sending it) while the retry was on its way."""
-    feed = Feed(CPU=1, GPU=1)
+    feed = Feed(CPU=1, disk=1)
     feed.workers("w1")
-    feed.submit("parent", CPU=1, GPU=1)
+    feed.submit("parent", CPU=1, disk=1)
     feed.plan()
     feed.submit("child")
     feed.block("w1", "child")
@@ -153,7 +153,7 @@ def test_a_nested_task_that_comes_too_late_waits_behind_the_one_that_resumed():
     feed.finish("w1", "child")
     assert feed.plan() == {"w1": ["next"]}
     feed.finish("w1", "next")
-    assert feed.scheduler.free == {"CPU": 1, "GPU": 1}
+    assert feed.scheduler.free == {"CPU": 1, "disk": 1}
 
 
 def test_a_nested_task_that_came_too_late_is_given_back_by_the_next_get():

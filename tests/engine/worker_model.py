@@ -335,8 +335,8 @@ class Cluster:
             assert any(left[name] < amount for name, amount in task.demand.items()), "starved"
         assert self.handed.keys() == {attempt.task for worker in holding for attempt in worker.stack}
         assert self.scheduler.free == left or any(w.actor is not None and w.actor.awaits is not None for w in holding)
-        assert self.scheduler._idle.keys() == self.workers.keys() - {worker.id for worker in holding}
-        assert self.scheduler._starting == self.starting == 0
+        assert self.scheduler._staff.idle.keys() == self.workers.keys() - {worker.id for worker in holding}
+        assert self.scheduler._staff._starting == self.starting == 0
         assert self.scheduler.held_by_actors == {
             name: sum(w.actor.task.demand.get(name, 0) for w in holding if w.actor is not None) for name in left
         }
