@@ -26,12 +26,12 @@ class MissingPeers(RuntimeError):
 
 
 def python_of(side: str) -> str:
-    """The interpreter a side runs in: this one for ours, the peers' environment for everybody else.
+    """The interpreter a side runs in: the peers' environment for Ray and Stable-Baselines3, this one otherwise.
 
     Raises:
         MissingPeers: ``make peers`` has not run yet.
     """
-    if side == "ours":
+    if side in ("ours", "pool", "executor"):
         return sys.executable
     if not PEERS_PYTHON.exists():
         raise MissingPeers(f"{PEERS_PYTHON.relative_to(ROOT)} does not exist: run `make peers` first")

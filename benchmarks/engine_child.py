@@ -16,9 +16,20 @@ import platform
 import statistics
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+# Not imported here: workloads, and with it NumPy. The start-up rows are timed in a process that has nothing yet.
+
+Program = Callable[[], AbstractContextManager[Callable[[], float]]]
+"""Opens a workload on the engine or pool that runs here; gives its step."""
+
+POOLS = {"pool": "Pool", "executor": "Executor"}
+"""Sides that are no engines, and what to call them: the standard library's two ways to run plain tasks."""
 
 WARM_UP_SHARE = 0.3
 """Of the measured seconds; every workload also gets at least two warm-up steps."""
@@ -39,6 +50,9 @@ def init_options(side: str, backend: str, cpus: int) -> dict[str, Any]:
 
 def features(side: str, backend: str) -> list[str]:
     """What is on and what is off on a side, for the header of the report."""
+    if side in POOLS:
+        name = "multiprocessing.Pool" if side == "pool" else "concurrent.futures.ProcessPoolExecutor"
+        return [f"{name} with its defaults", "no lineage, no dependencies, no shared objects, no retries"]
     if side == "ray":
         return ["its defaults, without the dashboard and usage reports", "lineage in memory only"]
     if backend == "inline":
@@ -48,9 +62,9 @@ def features(side: str, backend: str) -> list[str]:
 
 def describe(side: str, backend: str) -> dict[str, Any]:
     """Which releases run here, and with which features."""
-    package = "ray" if side == "ray" else "rlflow"
+    packages = ("ray" if side == "ray" else "rlflow", "numpy", "gymnasium", "pyzmq", "lmdb", "msgspec")
     versions = {"python": platform.python_version()}
-    for name in (package, "numpy", "gymnasium", "pyzmq", "lmdb", "msgspec"):
+    for name in () if side in POOLS else packages:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -95,14 +109,11 @@ def failure(error: Exception) -> dict[str, str]:
     }
 
 
-def measure(name: str, api: ModuleType, seconds: float) -> dict[str, Any]:
+def measure(workload: Any, program: Program, seconds: float) -> dict[str, Any]:
     """Times one workload. A failure is a record too."""
-    from workloads import WORKLOADS
-
-    workload = WORKLOADS[name]
-    record: dict[str, Any] = {"kind": "row", "workload": name, "unit": workload.unit}
+    record: dict[str, Any] = {"kind": "row", "workload": workload.name, "unit": workload.unit}
     try:
-        with workload.prepare(api) as step:
+        with program() as step:
             if workload.once:
                 amount, elapsed, times = repeat(step, 0)
             else:
@@ -116,6 +127,31 @@ def measure(name: str, api: ModuleType, seconds: float) -> dict[str, Any]:
         cuts = statistics.quantiles(times, n=100, method="inclusive")
         record |= {"p50_ms": cuts[49] * 1e3, "p99_ms": cuts[98] * 1e3}
     return record
+
+
+def measure_all(records: Records, programs: dict[str, Program], seconds: float) -> None:
+    from workloads import WORKLOADS
+
+    for name, program in programs.items():
+        records.write({"kind": "begin", "workload": name})
+        records.write(measure(WORKLOADS[name], program, seconds))
+        gc.collect()  # actors and objects of one workload are gone before the next begins
+
+
+def measure_on_engine(records: Records, asked: argparse.Namespace) -> None:
+    from workloads import WORKLOADS
+
+    api = load_engine(asked.side)
+    api.init(**init_options(asked.side, asked.backend, asked.cpus))
+    measure_all(records, {n: partial(WORKLOADS[n].prepare, api) for n in asked.workloads}, asked.seconds)
+    api.shutdown()
+
+
+def measure_on_pool(records: Records, asked: argparse.Namespace) -> None:
+    from workloads.process_pools import ON_POOLS, opened
+
+    with opened(asked.side, asked.cpus) as (submit, result):
+        measure_all(records, {n: partial(ON_POOLS[n], submit, result) for n in asked.workloads}, asked.seconds)
 
 
 def measure_start_up(side: str, backend: str, cpus: int) -> list[dict[str, Any]]:
@@ -145,7 +181,7 @@ def measure_start_up(side: str, backend: str, cpus: int) -> list[dict[str, Any]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", choices=("ours", "ray"), required=True)
+    parser.add_argument("--side", choices=("ours", "ray", *POOLS), required=True)
     parser.add_argument("--backend", default="local")
     parser.add_argument("--cpus", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
@@ -159,14 +195,11 @@ def main() -> None:
         for record in measure_start_up(asked.side, asked.backend, asked.cpus):
             records.write(record)
         return
-    api = load_engine(asked.side)
     records.write(describe(asked.side, asked.backend))
-    api.init(**init_options(asked.side, asked.backend, asked.cpus))
-    for name in asked.workloads:
-        records.write({"kind": "begin", "workload": name})
-        records.write(measure(name, api, asked.seconds))
-        gc.collect()  # actors and objects of one workload are gone before the next begins
-    api.shutdown()
+    if asked.side in POOLS:
+        measure_on_pool(records, asked)
+    else:
+        measure_on_engine(records, asked)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     make peers                                   # once: Ray into its own environment
     .venv/bin/python benchmarks/engine_vs_ray.py [--rounds 3] [--seconds 2] [--only "round trip"]
 
-The same program text runs on both sides (``workloads/``), each side with its own Python, alternated.
+The same program text runs on both engines (``workloads/``), each with its own Python, alternated. Plain tasks also run
+on the standard library's process pools, which get a table of their own.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from children import MissingPeers, python_of, run_child
-from engine_child import FIRST_RESULT, IMPORT_AND_FIRST_RESULT, features
+from engine_child import FIRST_RESULT, IMPORT_AND_FIRST_RESULT, POOLS, features
 from report import machine, print_table, ratio_text, ratio_with_range, short, write_json
-from workloads import Workload, in_groups, select
+from workloads import ON_POOLS, Workload, in_groups, select
 
-SIDES = ("ours", "ray")
-NAMES = {"ours": "rlflow", "ray": "Ray"}
+ENGINES = {"ours": "rlflow", "ray": "Ray"}
+NAMES = ENGINES | POOLS
 START_UP = (FIRST_RESULT, IMPORT_AND_FIRST_RESULT)
 UNITS = dict.fromkeys(START_UP, "s")
 
@@ -37,8 +38,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="measured time per workload and round (2)")
     parser.add_argument("--only", action="append", default=[], metavar="NAME",
                         help="only workloads whose name contains NAME; may be repeated")
-    parser.add_argument("--side", choices=(*SIDES, "both"), default="both")
-    parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1, help="num_cpus of both engines")
+    parser.add_argument("--side", choices=(*NAMES, "all"), default="all")
+    parser.add_argument("--cpus", type=int, default=os.cpu_count() or 1,
+                        help="num_cpus of the engines, processes of the pools")
     parser.add_argument("--backend", choices=("local", "inline"), default="local", help="rlflow's backend")
     parser.add_argument("--json", type=Path, help="where the JSON goes (default: benchmarks/results/)")
     parser.add_argument("--list", action="store_true", help="print the names of the workloads and stop")
@@ -75,7 +77,7 @@ def run_group(
     side: str, group: list[Workload], asked: argparse.Namespace, samples: Samples, about: dict[str, Any]
 ) -> None:
     """Runs one group on one side. A workload that takes its process down costs only itself."""
-    left = list(group)
+    left = [w for w in group if side in ENGINES or w.name in ON_POOLS]
     while left:
         outcome = run_child(
             "engine_child.py", side,
@@ -105,7 +107,7 @@ def keep(record: dict[str, Any], side: str, samples: Samples) -> None:
     samples[record["workload"], side].append(record)
     good = record["status"] == "ok"
     result = f"{short(record['value'])} {record['unit']}" if good else describe_failure(record)
-    print(f"  {NAMES[side]:<7} {record['workload']:<32} {result}", flush=True)
+    print(f"  {NAMES[side]:<8} {record['workload']:<32} {result}", flush=True)
 
 
 def describe_failure(record: dict[str, Any]) -> str:
@@ -118,11 +120,13 @@ def describe_failure(record: dict[str, Any]) -> str:
 def summarise(
     names: list[str], units: dict[str, str], sides: list[str], samples: Samples
 ) -> list[dict[str, Any]]:
-    """One row a workload: every side's samples and median, and the ratio when both sides have one."""
+    """One row a workload: every side's samples and median, and beside each peer's how much better rlflow was."""
     rows = []
     for name in names:
-        row: dict[str, Any] = {"workload": name, "unit": units[name], "ratio": None}
+        row: dict[str, Any] = {"workload": name, "unit": units[name]}
         for side in sides:
+            if (name, side) not in samples:
+                continue
             records = samples[name, side]
             good = [r for r in records if r["status"] == "ok"]
             row[side] = {
@@ -134,8 +138,8 @@ def summarise(
             for key in ("p50_ms", "p99_ms"):
                 if good and all(key in r for r in good):
                     row[side][key] = statistics.median(r[key] for r in good)
-        if len(sides) == 2:
-            row["ratio"] = ratio_with_range(units[name], row["ours"]["samples"], row["ray"]["samples"])
+            if side != "ours" and "ours" in row:
+                row[side]["ratio"] = ratio_with_range(units[name], row["ours"]["samples"], row[side]["samples"])
         rows.append(row)
     return rows
 
@@ -155,22 +159,33 @@ def latency(side_row: dict[str, Any]) -> str:
 
 
 def report(document: dict[str, Any], sides: list[str]) -> None:
+    """The engines' table, and one for the rows that process pools have, too."""
+    rounds = f"medians of {document['rounds']} rounds"
+    print_sides(f"Engine, {rounds}", document["rows"], [side for side in sides if side in ENGINES])
+    on_pools = [row for row in document["rows"] if any(side in row for side in POOLS)]
+    print_sides(f"Plain tasks beside process pools, {rounds}", on_pools, [side for side in sides if side != "ray"])
+
+
+def print_sides(title: str, rows: list[dict[str, Any]], sides: list[str]) -> None:
+    if not rows or not sides:
+        return
+    peers = [side for side in sides if side != "ours" and "ours" in sides]
     columns = ["workload", "unit"]
     for side in sides:
         columns += [NAMES[side], "p50 / p99 ms"]
-    columns += ["rlflow is better by (range)"] if len(sides) == 2 else []
-    rows = []
-    for row in document["rows"]:
+    columns += [f"better than {NAMES[side]} by" for side in peers]
+    table = []
+    for row in rows:
         cells = [row["workload"], row["unit"]]
         for side in sides:
             cells += [cell(row[side]), latency(row[side])]
-        rows.append(cells + ([ratio_text(row["ratio"])] if len(sides) == 2 else []))
+        table.append(cells + [ratio_text(row[side]["ratio"]) for side in peers])
     failures = {
         f"{NAMES[side]}, {row['workload']}: {describe_failure(failure)}"
-        for row in document["rows"] for side in sides for failure in row[side]["failures"]
+        for row in rows for side in sides for failure in row[side]["failures"]
     }
     print()
-    print_table(f"Engine, medians of {document['rounds']} rounds", columns, rows, sorted(failures))
+    print_table(title, columns, table, sorted(failures))
 
 
 def header(document: dict[str, Any], sides: list[str]) -> None:
@@ -184,7 +199,7 @@ def header(document: dict[str, Any], sides: list[str]) -> None:
 
 def main() -> int:
     asked = arguments()
-    sides = list(SIDES) if asked.side == "both" else [asked.side]
+    sides = list(NAMES) if asked.side == "all" else [asked.side]
     try:
         start_up, groups = asked_workloads(asked.only)
         for side in () if asked.list else sides:  # names can be listed before the peers are there
@@ -209,7 +224,7 @@ def main() -> int:
         # Who goes first changes every round: a machine that slows down or warms up favours nobody.
         order = sides if number % 2 == 0 else sides[::-1]
         if start_up:
-            for side in order:
+            for side in filter(ENGINES.__contains__, order):
                 run_start_up(side, start_up, asked, samples)
         for group in groups.values():
             for side in order:

@@ -4,6 +4,7 @@
 """
 
 from . import actors, objects, rollouts, tasks
+from .process_pools import ON_POOLS
 from .registry import WORKLOADS, Workload, in_groups, select
 
-__all__ = ["WORKLOADS", "Workload", "actors", "in_groups", "objects", "rollouts", "select", "tasks"]
+__all__ = ["ON_POOLS", "WORKLOADS", "Workload", "actors", "in_groups", "objects", "rollouts", "select", "tasks"]

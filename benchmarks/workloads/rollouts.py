@@ -15,9 +15,8 @@ EPISODES = 20
 BATCH = 500
 
 
-@workload("Pendulum random rollouts", group="rollouts", unit="env steps/s")
-def pendulum_rollouts(api: ModuleType) -> Iterator[Step]:
-    """One task an episode; the task makes its environment, as the plainest program would."""
+def _plain_episode(api: ModuleType) -> Any:
+    """As the plainest program would: the task makes its environment, and samples an action a step."""
 
     @api.remote
     def episode(seed: int) -> int:
@@ -32,10 +31,55 @@ def pendulum_rollouts(api: ModuleType) -> Iterator[Step]:
             steps, done = steps + 1, terminated or truncated
         return steps
 
+    return episode
+
+
+def _warm_episode(api: ModuleType) -> Any:
+    """As rlflow's algorithms do: the environment stays in its worker, and actions are drawn for many steps at once."""
+    kept: dict[str, Any] = {}  # travels empty; a worker loads a function once, and so has a dict of its own
+
+    @api.remote
+    def episode(seed: int) -> int:
+        if "env" not in kept:
+            import gymnasium
+
+            kept["env"] = gymnasium.make("Pendulum-v1")
+        env = kept["env"]
+        env.reset(seed=seed)
+        low, high = env.action_space.low, env.action_space.high
+        actions = np.random.default_rng(seed).uniform(low, high, (env.spec.max_episode_steps, *low.shape))
+        steps = 0
+        for action in actions.astype(low.dtype):
+            _, _, terminated, truncated, _ = env.step(action)
+            steps += 1
+            if terminated or truncated:
+                break
+        return steps
+
+    return episode
+
+
+def _episodes(api: ModuleType, episode: Any) -> Step:
     def step() -> float:
         return sum(api.get([episode.remote(seed) for seed in range(EPISODES)]))
 
-    yield step
+    return step
+
+
+@workload("Pendulum random rollouts", group="rollouts", unit="env steps/s")
+def pendulum_rollouts(api: ModuleType) -> Iterator[Step]:
+    yield _episodes(api, _plain_episode(api))
+
+
+@workload("Pendulum, warm env", group="rollouts", unit="env steps/s")
+def pendulum_rollouts_warm(api: ModuleType) -> Iterator[Step]:
+    yield _episodes(api, _warm_episode(api))
+
+
+@workload("Pendulum, warm env; Ray plain", group="rollouts", unit="env steps/s")
+def pendulum_rollouts_warm_on_ours(api: ModuleType) -> Iterator[Step]:
+    """How rlflow rolls out beside the plainest program on Ray: the one row whose program differs between the sides."""
+    yield _episodes(api, _plain_episode(api) if api.__name__ == "ray" else _warm_episode(api))
 
 
 def _policy_server(api: ModuleType) -> Any:

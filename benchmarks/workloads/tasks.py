@@ -13,6 +13,8 @@ from typing import Any
 
 from .registry import Step, workload
 
+ASYNC = "tasks, 1 client, async"
+ROUND_TRIP = "task round trip"
 BATCH = 1000
 CLIENTS = 4
 
@@ -25,7 +27,7 @@ def _tiny_task(api: ModuleType) -> Any:
     return tiny
 
 
-@workload("tasks, 1 client, async", group="tasks", unit="tasks/s")
+@workload(ASYNC, group="tasks", unit="tasks/s")
 def tasks_async(api: ModuleType) -> Iterator[Step]:
     tiny = _tiny_task(api)
 
@@ -36,7 +38,7 @@ def tasks_async(api: ModuleType) -> Iterator[Step]:
     yield step
 
 
-@workload("task round trip", group="tasks", unit="tasks/s", latency=True)
+@workload(ROUND_TRIP, group="tasks", unit="tasks/s", latency=True)
 def task_round_trip(api: ModuleType) -> Iterator[Step]:
     tiny = _tiny_task(api)
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -40,6 +42,20 @@ def test_engine_workloads_give_a_row_each(tmp_path: Path) -> None:
     assert rows["task round trip"]["ours"]["p99_ms"] >= rows["task round trip"]["ours"]["p50_ms"]
     assert document["machine"]["cores"] >= 1
     assert document["sides"]["ours"]["versions"]["rlflow"]
+
+
+@pytest.mark.parametrize("side", ["pool", "executor"])
+def test_process_pools_run_plain_tasks_beside_the_engines(tmp_path: Path, side: str) -> None:
+    path = tmp_path / "result.json"
+    done = run_program(
+        "engine_vs_ray.py", "--side", side, "--json", str(path), "--rounds", "1", "--seconds", "0.02", "--cpus", "2",
+        "--only", "tasks, 1 client", "--only", "round trip", "--only", "actor call, sync",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["workload"]: row for row in json.loads(path.read_text())["rows"]}
+    assert rows["task round trip"][side]["median"] > 0 and rows["tasks, 1 client, async"][side]["median"] > 0
+    assert side not in rows["actor call, sync"], "a pool has no actors"
+    assert "beside process pools" in done.stdout
 
 
 def test_every_engine_workload_runs_or_says_what_is_missing(tmp_path: Path) -> None:
