@@ -113,8 +113,9 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10_000_000)
     parser.add_argument("--mode", choices=("get", "drop", "actor"), default="get")
     parser.add_argument("--cpus", type=float, default=2)
+    parser.add_argument("--store-limit", type=int, help="bytes; the engine's default if left out")
     arguments = parser.parse_args()
-    engine.init(num_cpus=arguments.cpus)
+    engine.init(num_cpus=arguments.cpus, store_limit=arguments.store_limit)
     try:
         looks = run(arguments.mode, arguments.tasks)
         print(json.dumps({"mode": arguments.mode, "cpus": arguments.cpus, "looks": looks}))

@@ -28,6 +28,7 @@ def init(
     num_gpus: float | None = None,
     resources: Mapping[str, float] | None = None,
     object_store_memory: int | None = None,
+    store_limit: int | None = None,
     namespace: str = "default",
     ignore_reinit_error: bool = False,
     log_to_driver: bool = True,
@@ -44,6 +45,8 @@ def init(
         num_gpus: GPUs likewise, whole ones; those that ``CUDA_VISIBLE_DEVICES`` names, or else the machine's.
         resources: further resources by name, e.g. ``{"camera": 1}``.
         object_store_memory: bytes of shared memory for large objects; 30 % of memory by default.
+        store_limit: bytes of records that the control store keeps, 1 GiB by default; the oldest that nothing needs
+            any more go first.
         namespace: where names of actors live.
         ignore_reinit_error: a second ``init`` then returns the running engine's context.
         log_to_driver: prints of workers reach this process.
@@ -77,6 +80,7 @@ def init(
 
         started = start_local(
             num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, object_store_memory=object_store_memory,
+            store_limit=store_limit,
             namespace=namespace, log_to_driver=log_to_driver, store=store, preload=tuple(preload),
             runtime_env=environment,
         )

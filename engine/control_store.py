@@ -8,7 +8,7 @@ order: about 0.3 µs a record in batches of 1000, 9 µs for a commit of one (2-c
 not per batch: lineage has to be looked up and dropped task by task.
 
 Tables: ``specs`` and ``outcomes`` by task id, ``functions`` by content hash, ``stored`` (small puts that left
-their owner) by object id, ``events`` by number.
+their owner) by object id, ``events`` by number; ``ages`` and ``meta`` are for the bound on it all (``history.py``).
 """
 
 from __future__ import annotations
@@ -25,13 +25,18 @@ import lmdb
 import msgspec
 
 from . import messages as m
+from .history import FLUSHED, History
+from .ids import TASK_BYTES
 from .serialization import load_error
 
 MAP_SIZE = 1 << 38
 """Address space, not disk: the file grows with what is in it."""
 
 MAX_READERS = 4096
-TABLES = ("specs", "outcomes", "functions", "stored", "events")
+DEFAULT_LIMIT = 1 << 30
+"""Bytes of records."""
+
+TABLES = ("specs", "outcomes", "functions", "stored", "events", "ages", "meta")
 KIND_NAMES = {m.TASK: "task", m.ACTOR: "actor", m.CALL: "call"}
 
 
@@ -47,7 +52,7 @@ class Event(msgspec.Struct, array_like=True):
 class ControlStore:
     """The writer's side; one process (the node) holds it."""
 
-    def __init__(self, path: Path, map_size: int = MAP_SIZE) -> None:
+    def __init__(self, path: Path, map_size: int = MAP_SIZE, limit: int = DEFAULT_LIMIT) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._env = lmdb.open(
             str(path), map_size=map_size, max_dbs=len(TABLES), max_readers=MAX_READERS, mode=0o600,
@@ -56,6 +61,7 @@ class ControlStore:
         self._tables = {name: self._env.open_db(name.encode()) for name in TABLES}
         with self._env.begin() as txn:
             self._next_event = txn.stat(self._tables["events"])["entries"]
+        self.history = History(self._env, self._tables, limit)
         self._specs: dict[bytes, msgspec.Raw] = {}
         self._outcomes: dict[bytes, msgspec.Raw] = {}
         self._stored: dict[bytes, m.Value] = {}
@@ -86,8 +92,10 @@ class ControlStore:
 
     def commit(self) -> None:
         """Writes what was gathered in one transaction; raises lmdb.Error when the disk or the map is full."""
-        if not self.gathered():
-            return
+        if self.gathered():
+            self._write(last=False)
+
+    def _write(self, last: bool) -> None:
         with self._env.begin(write=True) as txn:
             if self._specs:
                 txn.cursor(self._tables["specs"]).putmulti(list(self._specs.items()))
@@ -97,6 +105,11 @@ class ControlStore:
                 txn.put(object_id, m.encode(stored), db=self._tables["stored"])
             for table, key, value in self._others:
                 txn.put(key, value, db=self._tables[table])
+            ids = b"".join(self._specs)
+            if self._stored:
+                ids += b"".join(oid[:TASK_BYTES] for oid in self._stored)
+            self.history.grow(txn, ids, last)
+        self.history.committed()
         # Only now: a failed transaction is kept whole and tried again.
         self._specs.clear()
         self._outcomes.clear()
@@ -132,7 +145,7 @@ class ControlStore:
     def close(self) -> None:
         """Commits, makes everything durable, and closes; closed it is even when the commit fails."""
         try:
-            self.commit()
+            self._write(last=True)
             self._env.sync(True)
         finally:
             self._env.close()
@@ -202,6 +215,11 @@ class StoreReader:
             return None
         name, blob = msgspec.msgpack.decode(raw)
         return name, blob
+
+    def flushed(self) -> int:
+        """How many tasks and calls are no longer recorded, because the store had reached its limit."""
+        with self._env.begin(db=self._tables["meta"]) as txn:
+            return int.from_bytes(txn.get(FLUSHED, b""), "big")
 
     def spec(self, task: bytes) -> m.Spec | None:
         """What was submitted under this id."""

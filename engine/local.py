@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import machine
 from . import messages as m
+from .control_store import DEFAULT_LIMIT
 from .exceptions import StartupError
 from .ids import new_scope
 from .interrupts import guard_ctrl_c
@@ -29,6 +30,7 @@ def start_local(
     num_gpus: float | None,
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
+    store_limit: int | None,
     namespace: str,
     log_to_driver: bool,
     store: str | os.PathLike[str] | None,
@@ -46,6 +48,7 @@ def start_local(
         gpus=machine.gpus(capacity.get("GPU", 0) // UNITS),
         runtime_env=runtime_env,
         object_store_memory=object_store_memory or int(machine.memory() * STORE_SHARE),
+        store_limit=DEFAULT_LIMIT if store_limit is None else store_limit,
         log_to_driver=log_to_driver,
         preload=list(preload),
         sys_path=[os.path.abspath(entry) for entry in sys.path],

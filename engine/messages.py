@@ -181,6 +181,12 @@ class Stored(Wire, tag="stored"):
     value: Value
 
 
+class Escaped(Wire, tag="escaped"):
+    """A ref to this small object leaves its owner inside data: others may ask for it until the owner releases it."""
+
+    object_id: bytes
+
+
 class Hold(Wire, tag="hold"):
     """Adds to (or takes from) the number of times a process holds an object. Sums commute, so order is free."""
 
@@ -259,7 +265,8 @@ class Stop(Wire, tag="stop"):
 
 
 ToNode: TypeAlias = (
-    Hello | Function | Submit | Done | Logged | Blocked | Unblocked | Returned | Resolve | Stored | Hold | Release
+    Hello | Function | Submit | Done | Logged | Blocked | Unblocked | Returned | Resolve | Stored | Escaped | Hold
+    | Release
     | NeedRoom | CreateActor | ActorStarted | WatchActor | KillActor | FindActor | Reconcile | Ask | Print | Stop
 )
 
@@ -293,6 +300,12 @@ class Results(Wire, tag="results"):
 
 class RawResults(Batch, tag="results"):
     """:class:`Results` as a worker sends it."""
+
+
+class Publish(Wire, tag="publish"):
+    """The value of an object of yours is no longer in the control store: send it as :class:`Stored`, if you have it."""
+
+    object_id: bytes
 
 
 class Resolved(Wire, tag="resolved"):
@@ -362,7 +375,7 @@ class Exit(Wire, tag="exit"):
 
 ToProcess: TypeAlias = (
     Welcome | Execute | Devices | Revoke | Results | Resolved | Call | ActorState | ActorFound | WorkerDied
-    | Reconciled | FreeBlocks | GiveRoom | Answer | Warning | Print | Exit
+    | Reconciled | Publish | FreeBlocks | GiveRoom | Answer | Warning | Print | Exit
 )
 
 

@@ -47,6 +47,9 @@ class Session:
     runtime_env: str
     """Environment of all workers that have no other (see ``runtime_env.py``), or empty."""
     object_store_memory: int
+    store_limit: int
+    """Bytes of records in the control store."""
+
     log_to_driver: bool
     preload: list[str]
     sys_path: list[str]

@@ -145,15 +145,17 @@ def tasks(
     from rich.console import Console
 
     from .run_folder import find_run
-    from .task_history import history_as_json, print_history, read_history
+    from .task_history import flushed_tasks, history_as_json, print_history, read_history
 
-    recorded = read_history(find_run(run))
+    folder = find_run(run)
+    recorded = read_history(folder)
     chosen = [task for task in recorded if task.outcome in ("failed", "crashed")] if failed else recorded
     chosen = chosen[-limit:] if limit else chosen
     if as_json:
         typer.echo(history_as_json(chosen))
     else:
-        print_history(Console(highlight=False), recorded, chosen, "failed tasks" if failed else "tasks")
+        what = "failed tasks" if failed else "tasks"
+        print_history(Console(highlight=False), recorded, chosen, what, flushed_tasks(folder))
 
 
 @app.command()

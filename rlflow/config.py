@@ -39,6 +39,9 @@ class EngineConfig(_Section):
         description="'local': worker processes; 'inline': everything in this process, for debuggers",
     )
     num_cpus: PositiveInt | None = Field(default=None, description="CPUs to use; null: all of this machine")
+    store_limit: PositiveInt | None = Field(
+        default=None, description="bytes of task history to keep, of which the oldest goes first; null: 1 GiB"
+    )
     object_store_memory: PositiveInt | None = Field(
         default=None, description="bytes of shared memory for large objects; null: 30 % of memory"
     )

@@ -71,6 +71,16 @@ def read_history(folder: RunFolder) -> list[TaskHistory]:
         return sorted(reader.tasks(), key=lambda task: task.submitted)
 
 
+def flushed_tasks(folder: RunFolder) -> int:
+    """How many tasks the store no longer has, because it had reached its limit.
+
+    Raises:
+        InputError: the run has no control store.
+    """
+    with opened_store(folder) as reader:
+        return reader.flushed()
+
+
 def history_as_json(tasks: Iterable[TaskHistory]) -> str:
     """A JSON list with one object a task."""
     return json.dumps([asdict(task) for task in tasks], indent=1)
@@ -84,13 +94,19 @@ def total_by_function(tasks: Iterable[TaskHistory]) -> list[FunctionTotal]:
     return sorted(totals.values(), key=lambda total: -total.seconds)
 
 
-def print_history(console: Console, all_tasks: list[TaskHistory], shown: list[TaskHistory], what: str) -> None:
-    """The tasks in ``shown``, then totals over ``all_tasks``."""
+def print_history(
+    console: Console, all_tasks: list[TaskHistory], shown: list[TaskHistory], what: str, flushed: int
+) -> None:
+    """The tasks in ``shown``, then totals over ``all_tasks``; ``flushed`` older ones are not recorded any more."""
     if shown:
         console.print(_task_table(shown))
     else:
         console.print(Text(f"no {what}"))
     console.print(Text(f"{len(shown):,} of {len(all_tasks):,} tasks and calls shown", "dim"))
+    if flushed:
+        console.print(Text(
+            f"history was cut: {flushed:,} older ones were dropped when the store reached engine.store_limit", "yellow"
+        ))
     if all_tasks:
         console.print()
         console.print(_total_table(total_by_function(all_tasks)))

@@ -193,6 +193,7 @@ def _running_engine(config: EngineConfig, folder: RunFolder) -> Iterator[None]:
         backend=config.backend,
         num_cpus=config.num_cpus,
         object_store_memory=config.object_store_memory,
+        store_limit=config.store_limit,
         store=folder.store,
         preload=_preloadable("numpy", "gymnasium", "rlflow.algorithms.rollout"),
     )

@@ -57,6 +57,10 @@ class ActorTable:
         actor = None if actor_id is None else self._actors[actor_id]
         return None if actor is None or actor.leaving else actor
 
+    def is_living(self, actor_id: bytes) -> bool:
+        actor = self._actors.get(actor_id)
+        return actor is not None and actor.state != DEAD
+
     def living(self) -> int:
         """How many are alive or to come."""
         return sum(actor.state != DEAD for actor in self._actors.values())

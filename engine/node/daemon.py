@@ -45,7 +45,8 @@ class Daemon:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.store = ControlStore(Path(session.store))
+        self.store = ControlStore(Path(session.store), limit=session.store_limit)
+        self.store.history.needed = self._needs
         self._mail: Mailbox[m.NodeFrame] = Mailbox(session, m.NODE, m.decode_node_frame)
         self.pool = WorkerPool(session)
         cpus = max(1, min(session.capacity.get("CPU", 0) // UNITS, HIGH_CPU))
@@ -71,6 +72,7 @@ class Daemon:
             m.Returned: lambda sender, message: self.scheduler.returned(sender, message.tasks),
             m.Resolve: self.objects.on_resolve,
             m.Stored: self.objects.on_stored,
+            m.Escaped: self.objects.on_escaped,
             m.Hold: self.objects.on_hold,
             m.Release: self.objects.on_release,
             m.CreateActor: self.actors.on_create_actor,
@@ -152,6 +154,12 @@ class Daemon:
             for peer, messages in out.items():
                 if peer in self.roles:
                     self._mail.send(peer, messages)
+
+    def _needs(self, task: bytes) -> bool:
+        """Whether the store must keep what it has of a task: it has not ended, or an object of it lives."""
+        return (
+            task in self.tasks.tasks or task in self.objects.directory.producers or self.actors.table.is_living(task)
+        )
 
     def _assignment(self, task: Task) -> m.Assignment:
         task.payload.adopted = False

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from ..ids import task_of
 from ..messages import Dep, Failed, Inline, Shm, Value
 from .leases import Task
 
@@ -60,6 +61,8 @@ class Directory:
         """To be freed on arrival."""
         self.segments: Counter[str] = Counter()
         """Live objects by segment of shared memory."""
+        self.producers: Counter[bytes] = Counter()
+        """Tracked objects by the task that made them."""
 
     # ------------------------------------------------------------ waiting
 
@@ -147,7 +150,7 @@ class Directory:
         return self._collect(object_id)
 
     def track(self, object_id: bytes, owner: str) -> None:
-        """Starts the life of an object that has no value (an actor's handle)."""
+        """Starts the life of an object whose value, if it has one (an actor's handle has none), is not kept here."""
         self._record(object_id, owner)
 
     def unwanted(self, object_id: bytes) -> None:
@@ -221,11 +224,19 @@ class Directory:
         record = self._records.get(object_id)
         if record is None:
             record = self._records[object_id] = Record(owner)
+            self.producers[task_of(object_id)] += 1
             record.released = owner.encode() in self._dead
         elif owner:
             record.owner = owner
             record.released |= owner.encode() in self._dead
         return record
+
+    def _drop(self, object_id: bytes) -> None:
+        del self._records[object_id]
+        task = task_of(object_id)
+        self.producers[task] -= 1
+        if not self.producers[task]:
+            del self.producers[task]
 
     def _add(self, object_id: bytes, holder: bytes, count: int) -> None:
         holders = self._record(object_id).holders
@@ -247,9 +258,9 @@ class Directory:
             value = record.value
             if not record.released:
                 if value is None and not record.owner:  # never announced: only its holders made it known here
-                    del self._records[object_id]
+                    self._drop(object_id)
                 continue
-            del self._records[object_id]
+            self._drop(object_id)
             freed.objects.append(object_id)
             if value is None:
                 if record.owner.encode() not in self._dead:

@@ -38,6 +38,13 @@ class ObjectDesk:
             self._node.store.add_stored(message.object_id, message.value)
         self.exists(message.object_id, message.value, sender)
 
+    def on_escaped(self, sender: str, message: m.Escaped) -> None:
+        oid = message.object_id
+        self.directory.track(oid, sender)
+        ended = oid[:-2] not in self._node.tasks.tasks
+        if ended and self._node.store.history.flushed and self.value(oid) is None:
+            self._node.post(sender, m.Publish(oid))
+
     def on_hold(self, sender: str, message: m.Hold) -> None:
         self.free(self.directory.hold(message.object_id, message.holder, message.count))
 

@@ -166,7 +166,15 @@ class ObjectTable:
             if entry is None or not entry.owned or entry.tracked:
                 return
             entry.tracked = True
+            self._post(m.Escaped(object_id))
             if entry.value is not None and entry.is_put:
+                self._post(m.Stored(object_id, entry.value))
+
+    def publish(self, object_id: bytes) -> None:
+        """Gives the node the value of an object that left this process; its store has forgotten it."""
+        with self.lock:
+            entry = self.entries.get(object_id)
+            if entry is not None and entry.value is not None:
                 self._post(m.Stored(object_id, entry.value))
 
     def drain(self) -> None:

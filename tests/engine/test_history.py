@@ -1,0 +1,149 @@
+"""The control store within its bound: the oldest records go, what is needed stays, and the file stops growing."""
+
+from pathlib import Path
+
+import lmdb
+import msgspec
+import pytest
+from waiting import start_engine, wait_for
+
+from rlflow import engine
+from rlflow.engine import api
+from rlflow.engine import messages as m
+from rlflow.engine.control_store import ControlStore, StoreReader
+from rlflow.engine.history import IDS_PER_RECORD
+from rlflow.engine.ids import object_id, task_id
+
+LIMIT = 1 << 20
+
+
+def submit(store: ControlStore, task: bytes) -> None:
+    spec = m.Spec(task, m.TASK, b"f", "driver", None, [], [], 1, {"CPU": 1}, 3, "f", "", 0, 100.0)
+    store.add_spec(task, msgspec.Raw(m.encode(spec)))
+    store.add_outcome(task, msgspec.Raw(m.encode(m.Outcome(task, 0, "w1", 0, 1.0, 1.0, [m.Inline(b"value")]))))
+
+
+def fill(store: ControlStore, scope: bytes, count: int, first: int = 0, batch: int = 100) -> None:
+    for start in range(first, first + count, batch):
+        for index in range(start, min(start + batch, first + count)):
+            submit(store, task_id(scope, index))
+        store.commit()
+
+
+def recorded(path: Path) -> tuple[list[bytes], int]:
+    with StoreReader(path) as reader:
+        return list(reader.task_ids()), reader.flushed()
+
+
+def file_bytes(path: Path) -> int:
+    return (path / "data.mdb").stat().st_size
+
+
+def test_the_oldest_go_whoever_submitted_them(tmp_path):
+    store = ControlStore(tmp_path, limit=LIMIT)
+    scopes = [bytes([255 - i]) * 10 for i in range(50)]  # the youngest have the lowest keys
+    for scope in scopes:
+        fill(store, scope, 400)
+    store.close()
+    ids, flushed = recorded(tmp_path)
+    assert len(ids) + flushed == 50 * 400 and flushed > 10_000
+    left = {task[:10] for task in ids}
+    assert left == set(scopes[-len(left):])
+
+
+def test_the_file_stops_growing(tmp_path):
+    store = ControlStore(tmp_path, limit=LIMIT)
+    fill(store, bytes(10), 20_000)
+    size = file_bytes(tmp_path)
+    fill(store, bytes(10), 100_000, first=20_000)
+    assert file_bytes(tmp_path) <= 1.2 * size <= 4 * LIMIT
+    store.close()
+
+
+def test_below_the_limit_nothing_goes(tmp_path):
+    store = ControlStore(tmp_path)
+    fill(store, bytes(10), 5000)
+    store.close()
+    ids, flushed = recorded(tmp_path)
+    assert len(ids) == 5000 and flushed == 0
+
+
+def test_what_is_needed_stays_and_goes_when_it_is_not(tmp_path):
+    store = ControlStore(tmp_path, limit=LIMIT)
+    needed = {task_id(bytes(10), index) for index in range(0, 3000, 7)}
+    store.history.needed = needed.__contains__
+    put = object_id(task_id(bytes(10), 1 << 20), 0)
+    needed.add(put[:14])
+    store.add_stored(put, m.Inline(b"put"))
+    fill(store, bytes(10), 60_000)
+    assert all(store.outcome(task) is not None for task in needed if task != put[:14])
+    assert store.outcome(task_id(bytes(10), 1)) is None
+    assert store.value(put) == m.Inline(b"put")
+    was = set(needed)
+    needed.clear()
+    fill(store, bytes(10), 60_000, first=60_000)
+    assert store.value(put) is None and not any(store.outcome(task) for task in was)
+    store.close()
+
+
+def test_a_store_that_is_opened_again_goes_on_where_it_was(tmp_path):
+    for start in (0, 30_000):
+        store = ControlStore(tmp_path, limit=LIMIT)
+        fill(store, bytes(10), 30_000 - 5, first=start)
+        store.close()
+    ids, flushed = recorded(tmp_path)
+    assert len(ids) + flushed == 60_000 - 10
+    assert ids[0] > task_id(bytes(10), 30_000)  # what was young at the first end is known as well
+    assert ids == sorted(ids)
+
+
+def test_a_commit_that_fails_cuts_nothing(tmp_path):
+    store = ControlStore(tmp_path, map_size=1 << 19, limit=1 << 16)
+    fill(store, bytes(10), 4 * IDS_PER_RECORD)
+    before = store.history.flushed
+    store.add_stored(bytes(16), m.Inline(bytes(1 << 20)))
+    young = task_id(bytes(10), 1 << 20)
+    submit(store, young)
+    for _ in range(3):
+        with pytest.raises(lmdb.MapFullError):
+            store.commit()
+        assert store.history.flushed == before
+    store.add_stored(bytes(16), m.Inline(b"small"))
+    store.commit()
+    assert store.outcome(young) is not None
+    store.close()
+
+
+# ---------------------------------------------------------------- in the engine
+
+
+@engine.remote
+def echo(value):
+    return value
+
+
+@engine.remote
+class Keeper:
+    def read(self, refs):
+        return engine.get(refs[0])
+
+
+def test_refs_older_than_the_history_still_have_their_values():
+    start_engine(store_limit=LIMIT)
+    store = api.current_backend().session.store
+    keeper = Keeper.options(name="keeper").remote()
+    result, put, held = echo.remote("result"), engine.put("put"), echo.remote("held")
+    assert engine.get([result, held]) == ["result", "held"]
+    assert engine.get(keeper.read.remote([held])) == "held"  # it has left this process before the cut
+    for _ in range(40):
+        engine.get([echo.remote(i) for i in range(1000)])
+    with StoreReader(store) as reader:
+        wait_for(lambda: reader.flushed() > 10_000, "history is cut")
+        assert reader.task(keeper._info.actor_id) is not None
+        assert reader.spec(result.binary()[:14]) is None
+    for ref, value in ((result, "result"), (put, "put"), (held, "held")):
+        assert engine.get(keeper.read.remote([ref])) == value
+        assert engine.get(echo.remote(ref)) == value
+    assert engine.get(engine.get_actor("keeper").read.remote([result])) == "result"
+    del ref, result, put, held, keeper
+    engine.shutdown()
