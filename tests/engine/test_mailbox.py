@@ -21,8 +21,8 @@ SHORT, LONG = 10, 2 * EXPRESS_BYTES
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
     created = create_session(
-        None, driver="driver", driver_pid=0, namespace="", capacity={}, object_store_memory=0, store_limit=0,
-        log_to_driver=False, preload=[], sys_path=[],
+        None, driver="driver", driver_pid=0, namespace="", capacity={}, gpus=[], runtime_env="",
+        object_store_memory=0, store_limit=0, log_to_driver=False, preload=[], sys_path=[],
     )
     yield created
     remove_session(created)
