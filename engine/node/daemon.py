@@ -8,10 +8,14 @@ store, and only then sends what they decided. So whatever a process learns from 
 from __future__ import annotations
 
 import gc
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import lmdb
 
 from .. import messages as m
 from ..control_store import ControlStore
@@ -33,6 +37,10 @@ SPIN_SECONDS = 0.00005
 
 STOP_SECONDS = 0.3
 """At the end, for workers to report what they have just finished."""
+
+RETRY_SECONDS = 0.2
+NO_ROOM = (lmdb.MapFullError, lmdb.DiskError, lmdb.Error)
+"""What LMDB raises when the disk is full; the last, itself, when a write went through in part."""
 
 FAILED_STARTS = 10
 HIGH_CPU = 64
@@ -61,6 +69,8 @@ class Daemon:
         self._frames = 1
         self._failed_starts = 0
         self._stop_by: float | None = None
+        self._retry_at = 0.0
+        """When to try the commit again that failed, if one did."""
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Hello: self._on_hello,
             m.Function: self.tasks.on_function,
@@ -103,7 +113,7 @@ class Daemon:
                     self._worker_ended(process, status)
                 self._welcome()
             elif not self._mail.frames:
-                self.store.commit()
+                self._commit()
             if pipelined and (now := time.monotonic()) >= look_at:
                 look_at = now + TICK_SECONDS
                 for worker in self.scheduler.overdue():
@@ -111,7 +121,10 @@ class Daemon:
             self._receive()
             self._decide()
         self.store.add_event("stopped", self.session.driver)
-        self.store.close()
+        try:
+            self.store.close()
+        except lmdb.Error as error:  # there was no room to the end
+            print(f"the last records of the control store are lost: {error}", file=sys.stderr, flush=True)
         self._mail.close(linger_ms=0)
 
     def _receive(self) -> None:
@@ -148,12 +161,37 @@ class Daemon:
             self.pool.start(plan.start_workers)
         for environment, count in plan.start_elsewhere.items():
             self.pool.start(count, environment)
-        if self._out:
-            self.store.commit()
+        if self._out and self._commit():
             out, self._out = self._out, {}
             for peer, messages in out.items():
                 if peer in self.roles:
                     self._mail.send(peer, messages)
+
+    def _commit(self) -> bool:
+        """Whether all that came in is in the store. While there is no room for it nothing may be sent."""
+        if self._retry_at and time.monotonic() < self._retry_at:
+            return False
+        try:
+            self.store.commit()
+        except lmdb.Error as error:
+            if type(error) not in NO_ROOM:
+                raise
+            if not self._retry_at:
+                free = shutil.disk_usage(self.session.store).free
+                self._warn(
+                    f"the control store in {self.session.store} cannot be written ({error}; {free / 1e6:.0f} MB are "
+                    "free there). No new task starts until it can be; nothing is lost. Make room on that disk."
+                )
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            return False
+        if self._retry_at:
+            self._retry_at = 0.0
+            self._warn("the control store can be written again")
+        return True
+
+    def _warn(self, text: str) -> None:
+        """Tells the driver at once what does not depend on the store."""
+        self._mail.send(self.session.driver, [m.Warning(text)])
 
     def _needs(self, task: bytes) -> bool:
         """Whether the store must keep what it has of a task: it has not ended, or an object of it lives."""
