@@ -29,6 +29,7 @@ def init(
     resources: Mapping[str, float] | None = None,
     object_store_memory: int | None = None,
     store_limit: int | None = None,
+    memory: int | None = None,
     namespace: str = "default",
     ignore_reinit_error: bool = False,
     log_to_driver: bool = True,
@@ -47,6 +48,9 @@ def init(
         object_store_memory: bytes of shared memory for large objects; 30 % of memory by default.
         store_limit: bytes of records that the control store keeps, 1 GiB by default; the oldest that nothing needs
             any more go first.
+        memory: bytes that tasks and actors may use together: the total of the resource, and a limit past which a worker
+            is killed. By default the machine's, less ``object_store_memory``; then the limit is 95 % of the machine's
+            memory in use, or what ``RLFLOW_MEMORY_USAGE_THRESHOLD`` says.
         namespace: where names of actors live.
         ignore_reinit_error: a second ``init`` then returns the running engine's context.
         log_to_driver: prints of workers reach this process.
@@ -74,13 +78,14 @@ def init(
     if backend == "inline":
         from .inline import InlineBackend
 
-        started: Backend = InlineBackend(num_cpus, num_gpus, resources, namespace, environment)
+        started: Backend = InlineBackend(num_cpus, num_gpus, resources, namespace, environment, memory)
     elif backend == "local":
         from .local import start_local
 
         started = start_local(
             num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, object_store_memory=object_store_memory,
             store_limit=store_limit,
+            memory=memory,
             namespace=namespace, log_to_driver=log_to_driver, store=store, preload=tuple(preload),
             runtime_env=environment,
         )

@@ -31,6 +31,7 @@ def start_local(
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
     store_limit: int | None,
+    memory: int | None,
     namespace: str,
     log_to_driver: bool,
     store: str | os.PathLike[str] | None,
@@ -38,7 +39,8 @@ def start_local(
     runtime_env: str,
 ) -> LocalBackend:
     """Starts supervisor, daemon and zygote and connects to them."""
-    capacity = machine_resources(num_cpus, num_gpus, resources)
+    store_memory = object_store_memory or int(machine.memory() * STORE_SHARE)
+    capacity = machine_resources(num_cpus, num_gpus, resources, memory, store_memory)
     session = create_session(
         store,
         driver="driver",
@@ -47,8 +49,10 @@ def start_local(
         capacity=capacity,
         gpus=machine.gpus(capacity.get("GPU", 0) // UNITS),
         runtime_env=runtime_env,
-        object_store_memory=object_store_memory or int(machine.memory() * STORE_SHARE),
         store_limit=DEFAULT_LIMIT if store_limit is None else store_limit,
+        object_store_memory=store_memory,
+        worker_memory=memory or 0,
+        memory_threshold=machine.memory_threshold(),
         log_to_driver=log_to_driver,
         preload=list(preload),
         sys_path=[os.path.abspath(entry) for entry in sys.path],

@@ -13,6 +13,7 @@ import psutil
 
 CGROUPS = Path("/sys/fs/cgroup")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
+THRESHOLD = "RLFLOW_MEMORY_USAGE_THRESHOLD"
 UNLIMITED = 1 << 60
 """Version 1 says "no limit" with a number near 2^63."""
 
@@ -79,3 +80,50 @@ def gpus(wanted: int | None) -> list[str]:
             f"num_gpus={wanted}, but CUDA_VISIBLE_DEVICES={visible!r} has {len(named)}; change one of the two"
         )
     return named[:wanted]
+
+
+def memory_in_use() -> tuple[int, int]:
+    """Bytes there are, and bytes that could not be had now, of the control group if it has a limit."""
+    limit = memory_limit(CGROUPS)
+    if limit is not None:
+        used = memory_used(CGROUPS)
+        if used is not None:
+            return limit, used
+    amounts = {}
+    with open("/proc/meminfo") as lines:
+        for line in lines:
+            name, amount = line.split(":")
+            amounts[name] = int(amount.split()[0]) * 1024
+            if name == "MemAvailable":
+                break
+    return amounts["MemTotal"], amounts["MemTotal"] - amounts["MemAvailable"]
+
+
+def memory_used(root: Path) -> int | None:
+    """Bytes that the control group under ``root`` uses, without files that the kernel can drop."""
+    for usage, statistics, name in (
+        ("memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    ):
+        try:
+            used = int((root / usage).read_text())
+            found = dict(line.split() for line in (root / statistics).read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        return used - int(found.get(name, 0))
+    return None
+
+
+def memory_threshold() -> float:
+    """The share of memory in use past which a worker is killed; from 1 on none is.
+
+    Raises ValueError when the environment variable is no such number.
+    """
+    text = os.environ.get(THRESHOLD, "0.95")
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not share > 0:
+        raise ValueError(f"{THRESHOLD} must be a number above 0, such as 0.95 (1: kill nothing), got {text!r}")
+    return share

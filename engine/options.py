@@ -32,6 +32,7 @@ class TaskOptions:
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
+    memory: int = 0
     num_returns: int = 1
     max_retries: int = 3
     name: str = ""
@@ -51,6 +52,7 @@ class ActorOptions:
     num_cpus: float = 0.0
     num_gpus: float = 0.0
     resources: Mapping[str, float] = field(default_factory=dict)
+    memory: int = 0
     name: str = ""
     namespace: str | None = None
     get_if_exists: bool = False
@@ -61,7 +63,7 @@ class ActorOptions:
 Options = TypeVar("Options", TaskOptions, ActorOptions)
 
 NOT_YET = frozenset({
-    "memory", "retry_exceptions", "max_calls", "max_task_retries", "max_concurrency", "max_pending_calls", "lifetime",
+    "retry_exceptions", "max_calls", "max_task_retries", "max_concurrency", "max_pending_calls", "lifetime",
     "checkpoint_every", "accelerator_type", "label_selector", "placement_group", "concurrency_groups",
 })
 """Names that Ray has and this engine does not have yet; they raise by name instead of being ignored."""
@@ -69,12 +71,13 @@ NOT_YET = frozenset({
 
 def demand(options: TaskOptions | ActorOptions) -> dict[str, int]:
     """What the scheduler must set aside, in :data:`UNITS`; zero amounts left out."""
-    wanted = {"CPU": options.num_cpus, "GPU": options.num_gpus, **options.resources}
+    wanted = {"CPU": options.num_cpus, "GPU": options.num_gpus, "memory": options.memory, **options.resources}
     return {name: max(1, round(amount * UNITS)) for name, amount in wanted.items() if amount}
 
 
 def machine_resources(
-    num_cpus: float | None, num_gpus: float | None, resources: Mapping[str, float] | None
+    num_cpus: float | None, num_gpus: float | None, resources: Mapping[str, float] | None, memory: int | None = None,
+    object_store_memory: int = 0,
 ) -> dict[str, int]:
     """What ``init`` gives the scheduler to share out, in :data:`UNITS`; what the machine has by default.
 
@@ -84,10 +87,14 @@ def machine_resources(
     cpus = machine.cpus() if num_cpus is None else num_cpus
     given = {} if resources is None else resources
     _check_amounts(cpus, num_gpus or 0, given)
+    if memory is None:
+        memory = max(0, machine.memory() - object_store_memory)
+    else:
+        _check_memory(memory)
     if num_gpus is not None and num_gpus != int(num_gpus):
         raise ValueError(f"num_gpus of init must be whole, got {num_gpus}")
     gpus = len(machine.gpus(None if num_gpus is None else int(num_gpus)))
-    total = {"CPU": round(cpus * UNITS), "GPU": gpus * UNITS}
+    total = {"CPU": round(cpus * UNITS), "GPU": gpus * UNITS, "memory": memory * UNITS}
     total.update({name: round(amount * UNITS) for name, amount in given.items()})
     return {name: amount for name, amount in total.items() if amount or name == "CPU"}
 
@@ -105,6 +112,7 @@ def merge_task_options(base: TaskOptions, given: Mapping[str, Any]) -> TaskOptio
     _check_names(given, TaskOptions, "task")
     merged = _replaced(base, given)
     _check_amounts(merged.num_cpus, merged.num_gpus, merged.resources)
+    _check_memory(merged.memory)
     returns: Any = merged.num_returns
     if not isinstance(returns, int) or isinstance(returns, bool):
         if returns in ("streaming", "dynamic"):
@@ -126,6 +134,7 @@ def merge_actor_options(base: ActorOptions, given: Mapping[str, Any]) -> ActorOp
     _check_names(given, ActorOptions, "actor")
     merged = _replaced(base, given)
     _check_amounts(merged.num_cpus, merged.num_gpus, merged.resources)
+    _check_memory(merged.memory)
     _check_count("max_restarts", merged.max_restarts)
     if not isinstance(merged.name, str):
         raise TypeError(f"name must be a str, got {merged.name!r}")
@@ -155,9 +164,9 @@ def _check_names(given: Mapping[str, Any], options: type, kind: str) -> None:
 def _check_amounts(num_cpus: Any, num_gpus: Any, resources: Any) -> None:
     if not isinstance(resources, Mapping):
         raise TypeError(f"resources must be a dict of name to amount, got {resources!r}")
-    for reserved in ("CPU", "GPU"):
+    for reserved, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "memory")):
         if reserved in resources:
-            raise ValueError(f"ask for {reserved}s with num_{reserved.lower()}s, not in resources")
+            raise ValueError(f"ask for {reserved}{'s' * (reserved != 'memory')} with {option}, not in resources")
     amounts = {"num_cpus": num_cpus, "num_gpus": num_gpus, **resources}
     for name, amount in amounts.items():
         if isinstance(amount, bool) or not isinstance(amount, (int, float)):
@@ -166,6 +175,13 @@ def _check_amounts(num_cpus: Any, num_gpus: Any, resources: Any) -> None:
             raise ValueError(f"{name} must be at least 0, got {amount}")
     if num_gpus > 1 and num_gpus != int(num_gpus):
         raise ValueError(f"num_gpus must be whole when it is more than 1, got {num_gpus}")
+
+
+def _check_memory(memory: Any) -> None:
+    if isinstance(memory, bool) or not isinstance(memory, int):
+        raise TypeError(f"memory must be an int, in bytes, got {memory!r}")
+    if memory < 0:
+        raise ValueError(f"memory must be at least 0 bytes, got {memory}")
 
 
 def _check_count(name: str, value: Any) -> None:

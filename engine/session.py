@@ -49,7 +49,10 @@ class Session:
     object_store_memory: int
     store_limit: int
     """Bytes of records in the control store."""
-
+    worker_memory: int
+    """Bytes that all workers together may use; 0: what the machine has."""
+    memory_threshold: float
+    """The share of the machine's memory past which a worker is killed."""
     log_to_driver: bool
     preload: list[str]
     sys_path: list[str]

@@ -73,8 +73,9 @@ class InlineBackend:
         resources: Mapping[str, float] | None,
         namespace: str,
         runtime_env: str,
+        memory: int | None = None,
     ) -> None:
-        self._total = machine_resources(num_cpus, num_gpus, resources)
+        self._total = machine_resources(num_cpus, num_gpus, resources, memory)
         self._gpus = InlineGpus(machine.gpus(self._total.get("GPU", 0) // UNITS))
         refuse_folders(runtime_env)
         self._namespace = namespace

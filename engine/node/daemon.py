@@ -19,10 +19,12 @@ import lmdb
 
 from .. import messages as m
 from ..control_store import ControlStore
+from ..exceptions import OutOfMemoryError, WorkerCrashedError
 from ..mailbox import Mailbox
 from ..options import UNITS
 from ..session import Session
 from .actor_desk import ActorDesk
+from .memory_guard import MemoryGuard
 from .object_desk import ObjectDesk
 from .pool import Process, WorkerPool
 from .scheduler import Plan, Scheduler, Task
@@ -62,6 +64,7 @@ class Daemon:
         self.objects = ObjectDesk(self)
         self.tasks = TaskDesk(self)
         self.actors = ActorDesk(self)
+        self.memory = MemoryGuard(self)
         self.roles: dict[str, str] = {}
         self._newcomers: list[str] = []
         self.ended: set[str] = set()
@@ -107,7 +110,10 @@ class Daemon:
         while not self._stopped():
             pipelined = self.scheduler.has_pipelined()
             idle = not pipelined and not self.store.gathered() and self._stop_by is None
-            self._mail.wait(None if idle else TICK_SECONDS, SPIN_SECONDS)
+            timeout = None if idle else TICK_SECONDS
+            if self.scheduler.busy():
+                timeout = self._until_memory_is_looked_at(timeout)
+            self._mail.wait(timeout, SPIN_SECONDS)
             if zygote in self._mail.receive():
                 for process, status in self.pool.poll():
                     self._worker_ended(process, status)
@@ -126,6 +132,13 @@ class Daemon:
         except lmdb.Error as error:  # there was no room to the end
             print(f"the last records of the control store are lost: {error}", file=sys.stderr, flush=True)
         self._mail.close(linger_ms=0)
+
+    def _until_memory_is_looked_at(self, timeout: float | None) -> float:
+        now = time.monotonic()
+        if now >= self.memory.next_look:
+            self.memory.look(now)
+        left = self.memory.next_look - now
+        return left if timeout is None else min(left, timeout)
 
     def _receive(self) -> None:
         """Handles frames that are there.
@@ -236,7 +249,8 @@ class Daemon:
         worker = process.id
         self._hear_out(worker)
         self.ended.add(worker)
-        reason = self.pool.describe_end(process, status)
+        out_of_memory = self.memory.ended(worker)
+        reason = out_of_memory or self.pool.describe_end(process, status)
         self.store.add_event("left" if process.leaving else "died", worker, reason)
         self.store.forget_dead_readers()
         if not process.ready:
@@ -244,7 +258,7 @@ class Daemon:
             self._failed_starts += 1
             if self._failed_starts == FAILED_STARTS:
                 raise RuntimeError(f"{FAILED_STARTS} workers in a row did not start; the last one: {reason}")
-        self.tasks.worker_died(worker, reason)
+        self.tasks.worker_died(worker, reason, OutOfMemoryError if out_of_memory else WorkerCrashedError)
         pins = self.tasks.needed_by_tasks_of(worker)
         self.objects.free(self.objects.directory.process_died(worker, pins))
         self.objects.drop_segments(worker)

@@ -30,6 +30,7 @@ one global FIFO (one shape that does not fit would stop all).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from itertools import count, islice
 
 from .accelerators import Gpus, would_fit
@@ -286,6 +287,13 @@ class Scheduler:
         return bool(self._staff.idle or self._staff.idle_elsewhere) and any(
             worker.leases and len(worker.leases[-1].tasks) > 1 for worker in self._workers.values()
         )
+
+    def workers(self) -> Collection[Worker]:
+        return self._workers.values()
+
+    def busy(self) -> bool:
+        """Whether anybody holds a lease."""
+        return self._staff.busy()
 
     # ------------------------------------------------------------ inside
 

@@ -76,6 +76,9 @@ class Staff:
         elif worker.actor is not None:
             self._actors -= 1
 
+    def busy(self) -> bool:
+        return len(self.workers) > len(self.idle) + len(self.idle_elsewhere)
+
     def take(self, shape: Shape, prefer: str) -> Worker | None:
         """An idle worker that may run this shape."""
         idle = self.idle

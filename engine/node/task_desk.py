@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .. import messages as m
-from ..exceptions import WorkerCrashedError
+from ..exceptions import EngineError
 from ..ids import object_id
 from ..options import UNITS
 from ..serialization import dump_engine_error
@@ -148,7 +148,7 @@ class TaskDesk:
         self._record(outcome, msgspec.Raw(m.encode(outcome)), task.payload.spec.owner)
         self._node.post(task.payload.spec.owner, m.Results([outcome]))
 
-    def worker_died(self, worker: str, reason: str) -> None:
+    def worker_died(self, worker: str, reason: str, error_class: type[EngineError]) -> None:
         """Runs again what it had begun, or fails it."""
         started, _ = self._node.scheduler.worker_died(worker, self._node.pool.last_started(worker))
         for task in started:
@@ -161,7 +161,7 @@ class TaskDesk:
                 self._node.scheduler.retry(task)
             else:  # with max_retries=0 also those that were not to blame: they may not be run twice
                 attempts = "1 attempt" if task.crashes <= 1 else f"each of {task.crashes} attempts"
-                error = WorkerCrashedError(
+                error = error_class(
                     f"task {task.payload.spec.name or task.id.hex()}: its worker died in {attempts} "
                     f"(max_retries={retries}); the last: {reason}"
                 )

@@ -8,6 +8,8 @@ import os
 import random
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -18,11 +20,16 @@ from ..session import Session
 from .backend import WorkerBackend
 from .executor import Executor
 
+OOM_SCORE = "500"
+"""Should the kernel run out of memory after all, it takes a worker before driver and daemon."""
+
 
 def run(session: Session, worker: str, environment: str) -> int:
     """Runs tasks until the node says that it is enough; returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the driver
     faulthandler.enable()
+    with suppress(OSError):  # not everywhere allowed
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # until a task with GPUs comes
     try:
         runtime_env.apply(environment or session.runtime_env, session.sys_path)

@@ -43,6 +43,9 @@ WRONG_FOR_BOTH = [
     ({"resources": {"camera": "1"}}, TypeError, "camera must be a number"),
     ({"resources": {"CPU": 1}}, ValueError, "ask for CPUs with num_cpus"),
     ({"resources": {"GPU": 1}}, ValueError, "ask for GPUs with num_gpus"),
+    ({"resources": {"memory": 1}}, ValueError, "ask for memory with memory"),
+    ({"memory": 1.5}, TypeError, "memory must be an int, in bytes, got 1.5"),
+    ({"memory": -1}, ValueError, "memory must be at least 0 bytes, got -1"),
     *[({name: 1}, UnsupportedError, f"option '{name}' is not supported yet") for name in sorted(NOT_YET)],
 ]
 WRONG_FOR_TASKS = [
@@ -124,6 +127,8 @@ def test_sums_of_fractions_are_exact(parts):
 
 
 def test_machine_resources():
-    assert machine_resources(2, None, None) == {"CPU": 2 * UNITS}
-    assert machine_resources(0, 1, {"camera": 0.5}) == {"CPU": 0, "GPU": UNITS, "camera": UNITS // 2}
+    assert machine_resources(2, 0, None, 5) == {"CPU": 2 * UNITS, "memory": 5 * UNITS}
+    assert machine_resources(0, 1, {"camera": 0.5}, 0) == {"CPU": 0, "GPU": UNITS, "camera": UNITS // 2}
     assert machine_resources(None, 0, {})["CPU"] >= UNITS
+    whole = machine_resources(1, 0, {})["memory"]
+    assert machine_resources(1, 0, {}, None, 1000)["memory"] == whole - 1000 * UNITS

@@ -4,6 +4,7 @@ import logging
 import time
 import warnings
 
+import psutil
 import pytest
 
 from rlflow import engine
@@ -21,10 +22,15 @@ class Holder:
         return "ready"
 
 
+def counted(resources):
+    """All but memory, which every machine has another amount of."""
+    return {name: amount for name, amount in resources.items() if name != "memory"}
+
+
 def settles(expected):
     """What is free once the engine has heard of what ended."""
     deadline = time.monotonic() + 30
-    while (found := engine.available_resources()) != expected and time.monotonic() < deadline:
+    while (found := counted(engine.available_resources())) != expected and time.monotonic() < deadline:
         time.sleep(0.005)
     return found
 
@@ -32,17 +38,17 @@ def settles(expected):
 def test_what_exists(backend):
     engine.init(backend=backend, num_cpus=3, num_gpus=1, resources={"camera": 2, "disk": 0.5})
     everything = {"CPU": 3.0, "GPU": 1.0, "camera": 2.0, "disk": 0.5}
-    assert engine.cluster_resources() == everything
+    assert counted(engine.cluster_resources()) == everything
     assert settles(everything) == everything
     [node] = engine.nodes()
-    assert node["Alive"] is True and node["Resources"] == everything
+    assert node["Alive"] is True and counted(node["Resources"]) == everything
 
 
 def test_cpus_of_the_machine_are_the_default(backend):
     import os
 
     engine.init(backend=backend)
-    assert engine.cluster_resources() == {"CPU": float(len(os.sched_getaffinity(0)))}
+    assert counted(engine.cluster_resources()) == {"CPU": float(len(os.sched_getaffinity(0)))}
 
 
 def test_a_task_holds_what_it_asks_for(backend):
@@ -52,7 +58,7 @@ def test_a_task_holds_what_it_asks_for(backend):
     def look():
         return engine.available_resources()
 
-    assert engine.get(look.remote()) == {"CPU": 2.5, "camera": 0.75}
+    assert counted(engine.get(look.remote())) == {"CPU": 2.5, "camera": 0.75}
     assert settles({"CPU": 4.0, "camera": 1.0}) == {"CPU": 4.0, "camera": 1.0}
 
 
@@ -66,6 +72,25 @@ def test_an_actor_holds_no_cpu_unless_asked(backend):
     assert settles({"CPU": 1.5, "camera": 0.0}) == {"CPU": 1.5, "camera": 0.0}
     del holder
     assert settles({"CPU": 2.0, "camera": 1.0}) == {"CPU": 2.0, "camera": 1.0}
+
+
+def test_memory_is_counted_in_bytes(backend):
+    engine.init(backend=backend, num_cpus=2, memory=3 * 10**9)
+    assert engine.cluster_resources()["memory"] == 3e9
+
+    @engine.remote(memory=10**9)
+    def left():
+        return engine.available_resources()["memory"], engine.get_runtime_context().get_assigned_resources()
+
+    assert engine.get(left.remote()) == (2e9, {"CPU": 1.0, "memory": 1e9})
+    holder = Holder.options(memory=2 * 10**9).remote()
+    assert engine.get(holder.ready.remote()) == "ready"
+    assert engine.available_resources()["memory"] == 1e9
+
+
+def test_the_machines_memory_is_the_default(backend):
+    engine.init(backend=backend, num_cpus=1)
+    assert 0 < engine.cluster_resources()["memory"] <= psutil.virtual_memory().total
 
 
 def test_more_actors_than_cpus(backend):
