@@ -247,6 +247,10 @@ class Reconcile(Wire, tag="reconcile"):
     page: int
 
 
+class Pong(Wire, tag="pong"):
+    """Answer to :class:`Ping`."""
+
+
 class Ask(Wire, tag="ask"):
     token: int
     what: str
@@ -267,7 +271,7 @@ class Stop(Wire, tag="stop"):
 ToNode: TypeAlias = (
     Hello | Function | Submit | Done | Logged | Blocked | Unblocked | Returned | Resolve | Stored | Escaped | Hold
     | Release
-    | NeedRoom | CreateActor | ActorStarted | WatchActor | KillActor | FindActor | Reconcile | Ask | Print | Stop
+    | NeedRoom | CreateActor | ActorStarted | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | Print | Stop
 )
 
 
@@ -300,6 +304,10 @@ class Results(Wire, tag="results"):
 
 class RawResults(Batch, tag="results"):
     """:class:`Results` as a worker sends it."""
+
+
+class Ping(Wire, tag="ping"):
+    """Do you read your mail? Many results have been sent to you."""
 
 
 class Publish(Wire, tag="publish"):
@@ -375,7 +383,7 @@ class Exit(Wire, tag="exit"):
 
 ToProcess: TypeAlias = (
     Welcome | Execute | Devices | Revoke | Results | Resolved | Call | ActorState | ActorFound | WorkerDied
-    | Reconciled | Publish | FreeBlocks | GiveRoom | Answer | Warning | Print | Exit
+    | Reconciled | Ping | Publish | FreeBlocks | GiveRoom | Answer | Warning | Print | Exit
 )
 
 

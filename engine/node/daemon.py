@@ -95,6 +95,7 @@ class Daemon:
             m.FindActor: self.actors.on_find_actor,
             m.NeedRoom: self.objects.on_need_room,
             m.Reconcile: self.tasks.on_reconcile,
+            m.Pong: self.tasks.on_pong,
             m.Ask: self._on_ask,
             m.Print: self._on_print,
             m.Stop: self._on_stop,
@@ -259,6 +260,7 @@ class Daemon:
             if self._failed_starts == FAILED_STARTS:
                 raise RuntimeError(f"{FAILED_STARTS} workers in a row did not start; the last one: {reason}")
         self.tasks.worker_died(worker, reason, OutOfMemoryError if out_of_memory else WorkerCrashedError)
+        self.tasks.release(self.tasks.owners.ended(worker))
         pins = self.tasks.needed_by_tasks_of(worker)
         self.objects.free(self.objects.directory.process_died(worker, pins))
         self.objects.drop_segments(worker)

@@ -30,7 +30,7 @@ one global FIFO (one shape that does not fit would stop all).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from itertools import count, islice
 
 from .accelerators import Gpus, would_fit
@@ -210,6 +210,17 @@ class Scheduler:
     def retry(self, task: Task) -> None:
         """Queues a task again, ahead of younger ones."""
         self._requeue(task)
+
+    def take_out(self, wanted: Callable[[Task], bool]) -> list[Task]:
+        """Takes queued tasks out for a while, oldest first within a shape; :meth:`submit` puts them back."""
+        taken = []
+        for shape in self._queued_shapes.values():
+            queued = [task for task in shape.queue if task.state == QUEUED]
+            taken += [task for task in queued if wanted(task)]
+            shape.queue = deque(task for task in queued if not wanted(task))
+        for task in taken:
+            task.state = WAITING
+        return taken
 
     def withdraw(self, task: Task) -> None:
         """Takes a task out that has not been handed out."""

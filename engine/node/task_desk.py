@@ -15,6 +15,8 @@ from ..exceptions import EngineError
 from ..ids import object_id
 from ..options import UNITS
 from ..serialization import dump_engine_error
+from .leases import GONE
+from .owners import Owners
 from .payload import Payload
 from .scheduler import Task
 
@@ -29,6 +31,7 @@ class TaskDesk:
         self._node = node
         self.tasks: dict[bytes, Task] = {}
         """All that have not ended, actor creations included."""
+        self.owners = Owners()
         self._functions: set[bytes] = set()
 
     def on_function(self, sender: str, function: m.Function) -> None:
@@ -93,6 +96,10 @@ class TaskDesk:
         return not missing
 
     def enqueue(self, task: Task) -> None:
+        stalled = self.owners.stalled
+        if stalled and task.payload.spec.owner in stalled:
+            stalled[task.payload.spec.owner].append(task)
+            return
         if not self._node.scheduler.submit(task):
             asked, there = (
                 {name: amount / UNITS for name, amount in amounts.items()}
@@ -114,6 +121,8 @@ class TaskDesk:
             del self.tasks[task.id]
             spec = task.payload.spec
             self._record(outcome, raw, spec.owner)
+            if self.owners.sent(spec.owner, len(raw)):
+                self._look_after(spec.owner)
             if task.payload.adopted:
                 self._node.post(spec.owner, m.Results([outcome]))
             elif spec.owner in ended:  # which can no longer register what the worker retained
@@ -124,6 +133,26 @@ class TaskDesk:
             if spec.deps or spec.nested:
                 needed = [dep.object_id for dep in spec.deps] + spec.nested
                 self._node.objects.free(self._node.objects.directory.task_ended(task.id, needed))
+
+    def _look_after(self, owner: str) -> None:
+        """Asks an owner whether it takes its results; holds its tasks back when it does not."""
+        if owner in self._node.ended:
+            self.release(self.owners.ended(owner))
+            return
+        ask, stalls = self.owners.look(owner)
+        if ask:
+            self._node.post(owner, m.Ping())
+        if stalls:
+            self.owners.stalled[owner] += self._node.scheduler.take_out(lambda task: task.payload.spec.owner == owner)
+
+    def on_pong(self, sender: str, _: m.Pong) -> None:
+        self.release(self.owners.answered(sender))
+
+    def release(self, held: list[Task]) -> None:
+        """These were held back for an owner."""
+        for task in held:
+            if task.state != GONE:
+                self.enqueue(task)
 
     def on_logged(self, sender: str, logged: m.Logged) -> None:
         for raw_spec, raw_outcome in zip(logged.items[::2], logged.items[1::2], strict=True):

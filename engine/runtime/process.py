@@ -128,6 +128,7 @@ class ProcessBackend:
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Results: self._on_results,
             m.Resolved: lambda _, message: self.objects.arrived(message.object_id, message.value),
+            m.Ping: lambda *_: self.post_node(m.Pong()),
             m.Publish: lambda _, message: self.objects.publish(message.object_id),
             m.ActorState: lambda _, message: self.calls.on_state(message),
             m.ActorFound: lambda _, message: self._answers.__setitem__(message.token, message),
