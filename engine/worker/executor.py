@@ -32,6 +32,7 @@ from ..runtime.arguments import WHOLE
 from ..runtime.process import TaskScope
 from ..serialization import NONE, dump_error, dumps, loads
 from .backend import NO_TASK, WorkerBackend
+from .threads import Threads
 
 REPORT_SECONDS = 0.001
 REPORTS_PER_BATCH = 64
@@ -58,6 +59,7 @@ class Executor:
         self._call_log: deque[tuple[msgspec.Raw, msgspec.Raw]] = deque()
         self._log_lock = threading.RLock()  # main and background thread log; a finalizer's print may flush inside
         self._leaving = False
+        self._threads = Threads(backend.environment or backend.session.runtime_env)
         self._functions: dict[bytes, Callable[..., Any]] = {}
         self._reader: StoreReader | None = None
         self._reported_at = 0.0
@@ -163,12 +165,18 @@ class Executor:
         spec = m.decode_spec(item.spec)
         below = self._backend.scope.task  # it is blocked, if there is one
         self._started_task[:] = spec.task
+        cpus = spec.demand.get("CPU", 0)
+        if cpus != self._threads.units:
+            self._threads.follow(cpus)
         if spec.kind == m.ACTOR:
             self._create_actor(spec, item)
             return
         outcome = self._attempt(spec, item.attempt, item.resolved, self._function, (spec,))
         if below is not None and below != NO_TASK:
             self._started_task[:] = below
+            beneath = self._backend.scope.spec
+            if beneath is not None:
+                self._threads.follow(beneath.demand.get("CPU", 0))
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
         if _node_first(outcome):
