@@ -29,13 +29,14 @@ from .api import (
     nodes,
     put,
     shutdown,
+    timeline,
     wait,
 )
 from .options import NearObject
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, get_actor, kill, method, remote
 
-_NOT_YET = frozenset({"cancel", "timeline"})
+_NOT_YET = frozenset({"cancel"})
 
 
 def __getattr__(name: str) -> Any:
@@ -65,6 +66,7 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "timeline",
     "util",
     "wait",
 ]

@@ -12,6 +12,7 @@ from .context import RuntimeContext
 from .exceptions import EngineStateError, UnsupportedError
 from .refs import ObjectRef, all_different, refuse_fork, set_ref_host
 from .runtime_env import normal_form
+from .timeline import write
 
 _backend: Backend | None = None
 _owner_pid = 0
@@ -194,6 +195,18 @@ def available_resources() -> dict[str, float]:
 def nodes() -> list[dict[str, Any]]:
     """One dict a node, with Ray's keys ``NodeID``, ``Alive``, ``Resources``."""
     return current_backend().nodes()
+
+
+def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, Any]] | None:
+    """What ran where and when, as far as the control store has it, as events of Chrome's tracing format.
+
+    With ``filename`` they are written there as JSON, and nothing is returned. Of a driver only.
+    """
+    events = current_backend().timeline()
+    if filename is None:
+        return events
+    write(events, filename)
+    return None
 
 
 def get_runtime_context() -> RuntimeContext:

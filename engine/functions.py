@@ -54,3 +54,36 @@ def split_returns(result: Any, num_returns: int) -> list[Any]:
 def load(blob: bytes) -> Callable[..., Any]:
     function: Callable[..., Any] = cloudpickle.loads(blob)
     return function
+
+
+class LoadedFunctions:
+    """Functions and classes that a process has loaded, by id; bounded, and what was dropped can be loaded again.
+
+    In a notebook a function is defined again and again under one name, each time with another id. Of one name only the
+    few that were used last are kept: what the older ones captured is freed. More than one, since functions made by a
+    factory share their name, too.
+    """
+
+    OF_ONE_NAME = 4
+    IN_ALL = 1000
+
+    def __init__(self) -> None:
+        self._loaded: dict[bytes, Callable[..., Any]] = {}  # the last one in was loaded last
+        self._ids: dict[str, list[bytes]] = {}
+        self.get = self._loaded.get
+
+    def add(self, function_id: bytes, name: str, function: Callable[..., Any]) -> None:
+        self._loaded[function_id] = function
+        same = self._ids.setdefault(name, [])
+        same.append(function_id)
+        if len(same) > self.OF_ONE_NAME:
+            del self._loaded[same.pop(0)]
+        elif len(self._loaded) > self.IN_ALL:
+            oldest = next(iter(self._loaded))
+            del self._loaded[oldest]
+            for other, ids in self._ids.items():
+                if oldest in ids:
+                    ids.remove(oldest)
+                    if not ids:
+                        del self._ids[other]
+                    break

@@ -7,16 +7,18 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from . import machine
 from . import messages as m
-from .control_store import DEFAULT_LIMIT
+from .control_store import DEFAULT_LIMIT, StoreReader
 from .exceptions import StartupError
 from .ids import new_scope
 from .interrupts import guard_ctrl_c
 from .options import UNITS, machine_resources
 from .runtime.process import ProcessBackend, TaskScope
 from .session import MARK, Session, create_session, kill_survivors, remove_session
+from .timeline import trace_events
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -91,6 +93,11 @@ class LocalBackend(ProcessBackend):
             raise StartupError(f"the engine did not start within {START_SECONDS:g} s.\n{self._logs()}")
         if self.failure:
             raise StartupError(self.failure)
+
+    def timeline(self) -> list[dict[str, Any]]:
+        self.available_resources()  # whatever the node was told before is in the store when it answers
+        with StoreReader(self.session.store) as reader:
+            return trace_events(reader, self.session.name)
 
     def _engine_ended(self) -> None:
         """Called by the endpoint when the supervisor is gone."""

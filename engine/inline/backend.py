@@ -16,8 +16,8 @@ from typing import Any
 from .. import ids, machine
 from ..backend import ActorInfo
 from ..context import RuntimeContext
-from ..exceptions import ActorDiedError, GetTimeoutError, ObjectLostError, TaskUnschedulableError
-from ..functions import Exported, load, split_returns
+from ..exceptions import ActorDiedError, GetTimeoutError, ObjectLostError, TaskUnschedulableError, UnsupportedError
+from ..functions import Exported, LoadedFunctions, load, split_returns
 from ..options import UNITS, ActorOptions, TaskOptions, demand, machine_resources
 from ..refs import ObjectRef
 from ..runtime_env import merged
@@ -83,7 +83,7 @@ class InlineBackend:
         self._actors: dict[bytes, InlineActor] = {}
         self._names: dict[tuple[str, str], InlineActor] = {}
         self._lock = threading.RLock()
-        self._functions: dict[bytes, Callable[..., Any]] = {}
+        self._functions = LoadedFunctions()
         self._driver = _Scope(ids.new_scope(), None, None, {}, runtime_env)
         self._running = threading.local()
         self._where = f"this process (pid {os.getpid()})"
@@ -151,7 +151,8 @@ class InlineBackend:
         """The function from its pickle, like on a worker: what it captured is a copy, shared by its calls."""
         loaded = self._functions.get(exported.id)
         if loaded is None:
-            loaded = self._functions[exported.id] = load(exported.blob)
+            loaded = load(exported.blob)
+            self._functions.add(exported.id, exported.name, loaded)
         return loaded
 
     # --- actors ---
@@ -364,6 +365,9 @@ class InlineBackend:
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": self._driver.name.hex(), "Alive": True, "Resources": self.cluster_resources()}]
+
+    def timeline(self) -> list[dict[str, Any]]:
+        raise UnsupportedError("timeline() needs the control store, which backend='inline' does not have")
 
     def context(self) -> RuntimeContext:
         scope = self._scope()

@@ -24,7 +24,7 @@ import msgspec
 from .. import messages as m
 from ..backend import ActorInfo
 from ..context import RuntimeContext
-from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError, ObjectStoreFullError
+from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError, ObjectStoreFullError, UnsupportedError
 from ..functions import Exported
 from ..ids import child_scope, handle_id, object_id, task_id
 from ..options import UNITS, ActorOptions, NearObject, TaskOptions, demand
@@ -523,6 +523,9 @@ class ProcessBackend:
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": self.session.name, "Alive": True, "Resources": self.cluster_resources()}]
+
+    def timeline(self) -> list[dict[str, Any]]:
+        raise UnsupportedError("timeline() works in the driver only")
 
     def context(self) -> RuntimeContext:
         scope = self.scope

@@ -26,7 +26,7 @@ from .. import messages as m
 from .. import runtime_env
 from ..control_store import StoreReader
 from ..exceptions import EngineError
-from ..functions import load, split_returns
+from ..functions import LoadedFunctions, load, split_returns
 from ..ids import TASK_BYTES
 from ..runtime.arguments import WHOLE
 from ..runtime.process import TaskScope
@@ -60,7 +60,7 @@ class Executor:
         self._log_lock = threading.RLock()  # main and background thread log; a finalizer's print may flush inside
         self._leaving = False
         self._threads = Threads(backend.environment or backend.session.runtime_env)
-        self._functions: dict[bytes, Callable[..., Any]] = {}
+        self._functions = LoadedFunctions()
         self._reader: StoreReader | None = None
         self._reported_at = 0.0
         self._actor: Any = None
@@ -279,7 +279,7 @@ class Executor:
             if found is None:
                 raise EngineError(f"function {spec.name} is not in the control store")
             function = load(found[1])
-            self._functions[spec.function] = function
+            self._functions.add(spec.function, found[0], function)
         return function
 
     # ------------------------------------------------------------ actors

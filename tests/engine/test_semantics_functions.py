@@ -1,5 +1,7 @@
 """Functions and classes on their way to a worker: by value, by reference, and when they cannot go."""
 
+import gc
+import os
 import subprocess
 import sys
 import textwrap
@@ -9,6 +11,7 @@ import pytest
 
 from rlflow import engine
 from rlflow.engine.exceptions import SerializationError
+from rlflow.engine.functions import LoadedFunctions
 
 FACTOR = 3
 
@@ -274,6 +277,40 @@ class TestWhatRemoteRefuses:
             engine.remote(coroutine)
         with pytest.raises(NotImplementedError, match=r"async actors.*method"):
             engine.remote(Asynchronous).remote()
+
+
+def defined_again(version):
+    held = Money(version)
+
+    @engine.remote
+    def step():
+        versions = {item.amount for item in gc.get_objects() if type(item).__name__ == "Money"}
+        return held.amount, len(versions), os.getpid()
+
+    return step
+
+
+def test_old_versions_of_a_function_are_forgotten(cluster):
+    """What a notebook does when a cell is run again and again."""
+    found = [engine.get(defined_again(version).remote()) for version in range(30)]
+    assert [amount for amount, _, _ in found] == list(range(30))
+    assert max(held for _, held, _ in found) <= LoadedFunctions.OF_ONE_NAME + 1
+
+
+def test_functions_that_share_a_name_are_told_apart(cluster):
+    steps = [defined_again(version) for version in range(2 * LoadedFunctions.OF_ONE_NAME)]
+    for _ in range(3):
+        assert [engine.get(step.remote())[0] for step in steps] == list(range(len(steps)))
+
+
+def test_loaded_functions_are_bounded():
+    loaded = LoadedFunctions()
+    count = LoadedFunctions.IN_ALL + 10
+    for i in range(count):
+        loaded.add(i.to_bytes(4, "big"), f"function {i}", print)
+    assert loaded.get((9).to_bytes(4, "big")) is None
+    assert loaded.get((10).to_bytes(4, "big")) is print
+    assert len(loaded._ids) == len(loaded._loaded) == LoadedFunctions.IN_ALL
 
 
 SCRIPT = """
