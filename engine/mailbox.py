@@ -115,6 +115,8 @@ class Mailbox(Generic[F]):
 
     def forget(self, peer: str) -> None:
         """Closes the connection to a process that is gone."""
+        self._sent.pop(peer, None)
+        self._lanes.pop(peer, None)
         socket = self._peers.pop(peer, None)
         if socket is not None:
             socket.close(linger=0)

@@ -120,6 +120,8 @@ class ActorDesk:
             self._node.store.add_outcome(actor.id, msgspec.Raw(m.encode(outcome)))
         self.table.died(actor, text, cause)
         self._tell_watchers(actor)
+        if actor.leaving:
+            self.table.forget(actor)
 
     def _tell_watchers(self, actor: Actor) -> None:
         for watcher in actor.watchers:
@@ -143,7 +145,10 @@ class ActorDesk:
     def handles_gone(self, actor_id: bytes) -> None:
         """Nobody can call it any more: it finishes what it has and ends."""
         actor = self.table.get(actor_id)
-        if actor is None or actor.state == DEAD:
+        if actor is None:
+            return
+        if actor.state == DEAD:
+            self.table.forget(actor)
             return
         actor.leaving = True
         if actor.state == ALIVE:

@@ -81,6 +81,10 @@ class ActorTable:
         if self._names.get(key) == actor.id:
             del self._names[key]
 
+    def forget(self, actor: Actor) -> None:
+        """A dead actor of which nobody has a handle: nobody can ask why it died."""
+        self._actors.pop(actor.id, None)
+
     def may_restart(self, actor: Actor) -> bool:
         """Whether it shall start again after its worker died; counts the restart."""
         if actor.leaving or actor.restarts_left == 0:

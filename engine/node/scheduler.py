@@ -49,6 +49,9 @@ TASK_OVERHEAD = 5e-6
 SMOOTHING = 0.2
 """Weight of the newest duration in a function's average."""
 
+MAX_FUNCTIONS = 10_000
+"""Whose averages are kept; the one first seen goes first."""
+
 NEST_LOOKAHEAD = 64
 
 
@@ -101,6 +104,8 @@ class Scheduler:
             if task is None:
                 continue
             average = self._averages.get(task.function)
+            if average is None and len(self._averages) >= MAX_FUNCTIONS:
+                del self._averages[next(iter(self._averages))]
             self._averages[task.function] = (
                 duration if average is None else average + SMOOTHING * (duration - average)
             )

@@ -15,7 +15,7 @@ import msgspec
 
 from .. import messages as m
 from ..exceptions import ActorDiedError, ActorUnavailableError
-from ..ids import object_id
+from ..ids import handle_id, object_id
 from ..refs import ObjectRef
 from ..serialization import dump_engine_error, load_error
 
@@ -121,7 +121,9 @@ class ActorCalls:
         return True
 
     def on_state(self, state: m.ActorState) -> None:
-        callee = self._callees[state.actor]
+        callee = self._callees.get(state.actor)
+        if callee is None:  # it died, and this was said twice
+            return
         with self._lock:
             if state.error:
                 error = ActorDiedError(state.error)
@@ -142,6 +144,8 @@ class ActorCalls:
             if state.worker or state.error:
                 callee.creation_pins = []
             self._advance(callee)
+            if state.error and handle_id(callee.id) not in self._process.objects.entries:
+                del self._callees[callee.id]
 
     def _publish_answers(self, callee: Callee) -> None:
         """Tells the node the results that the dead actor may not have logged: tasks may be waiting for them there."""
