@@ -17,7 +17,7 @@ The names and their meanings are Ray's, so that a program ports by its import:
 
 from typing import Any
 
-from . import exceptions, util
+from . import actor, exceptions, util
 from .api import (
     available_resources,
     cluster_resources,
@@ -34,7 +34,7 @@ from .api import (
 )
 from .options import NearObject
 from .refs import ObjectRef
-from .remote import ActorClass, ActorHandle, RemoteFunction, get_actor, kill, method, remote
+from .remote import ActorClass, ActorHandle, RemoteFunction, exit_actor, get_actor, kill, method, remote
 
 _NOT_YET = frozenset({"cancel"})
 
@@ -51,9 +51,11 @@ __all__ = [
     "NearObject",
     "ObjectRef",
     "RemoteFunction",
+    "actor",
     "available_resources",
     "cluster_resources",
     "exceptions",
+    "exit_actor",
     "get",
     "get_actor",
     "get_gpu_ids",

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .context import RuntimeContext
 from .functions import Exported
 from .options import ActorOptions, TaskOptions
 from .refs import ObjectRef
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class ActorInfo:
     class_name: str
     methods: Mapping[str, int]
     """Public method name → default ``num_returns``."""
+    max_pending_calls: int = -1
+    """Calls that one process may have unanswered; −1: as many as it likes."""
 
 
 class Backend(Protocol):
@@ -66,6 +71,8 @@ class Backend(Protocol):
     def adopt(self, object_id: bytes) -> ObjectRef: ...
 
     def future(self, ref: ObjectRef) -> Future[Any]: ...
+
+    def awaitable(self, ref: ObjectRef) -> asyncio.Future[Any]: ...
 
     def cluster_resources(self) -> dict[str, float]: ...
 

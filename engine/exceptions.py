@@ -120,6 +120,10 @@ class ActorUnavailableError(ActorError):
     """The actor cannot be reached now and may come back; the call may or may not have run."""
 
 
+class PendingCallsLimitExceeded(ActorError):
+    """This process has as many unanswered calls of the actor as its ``max_pending_calls`` allows."""
+
+
 class ObjectLostError(EngineError):
     """The object's memory is gone and it cannot be rebuilt."""
 
@@ -150,6 +154,10 @@ class GetTimeoutError(EngineError, TimeoutError):
 
 class TaskCancelledError(EngineError):
     """The task was cancelled."""
+
+
+class ActorExit(BaseException):
+    """What ``exit_actor()`` raises to leave the method; the engine's own, and not to be caught."""
 
 
 # Ray's names for the same meanings, so that ported programs need not change their except clauses.

@@ -123,6 +123,10 @@ class Mailbox(Generic[F]):
 
     # ------------------------------------------------------------ receiving
 
+    def fds(self) -> list[int]:
+        """What becomes readable when there may be something to receive; to be looked at again after each time."""
+        return [self._lane_fd, self._inbox_fd]
+
     def watch(self, fd: int) -> None:
         """From now on :meth:`wait` also ends when ``fd`` can be read."""
         self._poller.register(fd, select.POLLIN)

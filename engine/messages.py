@@ -83,6 +83,8 @@ class Spec(Wire):
     parent_attempt: int
     submitted: float
     method: str = ""
+    max_concurrency: int = 0
+    """Of an actor's creation: how many calls it runs at a time; 0: one, or as many as is usual on an event loop."""
     environment: str = ""
     """Its ``runtime_env`` as text, if it is not the session's."""
     actor_name: str = ""
@@ -213,8 +215,10 @@ class CreateActor(Wire, tag="create_actor"):
     namespace: str
     get_if_exists: bool
     max_restarts: int
+    detached: bool
     class_name: str
     methods: dict[str, int]
+    max_pending_calls: int
 
 
 class ActorStarted(Wire, tag="actor_started"):
@@ -222,6 +226,12 @@ class ActorStarted(Wire, tag="actor_started"):
 
     actor: bytes
     outcome: msgspec.Raw
+
+
+class ActorExits(Wire, tag="actor_exits"):
+    """From an actor's worker: it called ``exit_actor()``."""
+
+    actor: bytes
 
 
 class WatchActor(Wire, tag="watch_actor"):
@@ -270,8 +280,8 @@ class Stop(Wire, tag="stop"):
 
 ToNode: TypeAlias = (
     Hello | Function | Submit | Done | Logged | Blocked | Unblocked | Returned | Resolve | Stored | Escaped | Hold
-    | Release
-    | NeedRoom | CreateActor | ActorStarted | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | Print | Stop
+    | Release | NeedRoom | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor
+    | Reconcile | Pong | Ask | Print | Stop
 )
 
 
@@ -343,6 +353,7 @@ class ActorFound(Wire, tag="actor_found"):
     actor: bytes
     class_name: str
     methods: dict[str, int]
+    max_pending_calls: int
     created: bool
     error: str
 

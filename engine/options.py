@@ -56,14 +56,19 @@ class ActorOptions:
     name: str = ""
     namespace: str | None = None
     get_if_exists: bool = False
+    lifetime: str | None = None
+    """``"detached"``: it lives until it is killed or the engine ends, whatever becomes of its handles."""
     max_restarts: int = 0
+    max_concurrency: int | None = None
+    """Calls it runs at a time: in threads, or on an event loop if it has ``async def`` methods. None: 1, or 1000."""
+    max_pending_calls: int = -1
     runtime_env: Any = ""
 
 
 Options = TypeVar("Options", TaskOptions, ActorOptions)
 
 NOT_YET = frozenset({
-    "retry_exceptions", "max_calls", "max_task_retries", "max_concurrency", "max_pending_calls", "lifetime",
+    "retry_exceptions", "max_calls", "max_task_retries",
     "checkpoint_every", "accelerator_type", "label_selector", "placement_group", "concurrency_groups",
 })
 """Names that Ray has and this engine does not have yet; they raise by name instead of being ignored."""
@@ -136,6 +141,13 @@ def merge_actor_options(base: ActorOptions, given: Mapping[str, Any]) -> ActorOp
     _check_amounts(merged.num_cpus, merged.num_gpus, merged.resources)
     _check_memory(merged.memory)
     _check_count("max_restarts", merged.max_restarts)
+    _check_count("max_pending_calls", merged.max_pending_calls)
+    if merged.max_concurrency is not None:
+        _check_count("max_concurrency", merged.max_concurrency)
+        if merged.max_concurrency < 1:
+            raise ValueError(f"max_concurrency must be at least 1, got {merged.max_concurrency}")
+    if merged.lifetime not in (None, "detached", "non_detached"):
+        raise ValueError(f"lifetime must be 'detached', 'non_detached' or None, got {merged.lifetime!r}")
     if not isinstance(merged.name, str):
         raise TypeError(f"name must be a str, got {merged.name!r}")
     if merged.get_if_exists and not merged.name:

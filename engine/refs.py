@@ -6,9 +6,12 @@ import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .exceptions import EngineStateError, SerializationError
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class RefHost(Protocol):
@@ -18,6 +21,9 @@ class RefHost(Protocol):
         """A ref to an object that came in inside data; counted as a borrow."""
 
     def future(self, ref: ObjectRef) -> Future[Any]: ...
+
+    def awaitable(self, ref: ObjectRef) -> asyncio.Future[Any]:
+        """A future of the event loop that runs in this thread."""
 
 
 _host: RefHost | None = None
@@ -37,6 +43,13 @@ def refuse_fork(owner_pid: int) -> None:
             f"this process (pid {os.getpid()}) was forked from pid {owner_pid} after engine.init(): the engine's "
             "handle does not survive a fork. Start the engine in the child, or use tasks instead of os.fork."
         )
+
+
+def _living_host() -> RefHost:
+    if _host is None:
+        raise EngineStateError("this ObjectRef outlived its engine: engine.shutdown() has been called")
+    refuse_fork(_host_pid)
+    return _host
 
 
 class ObjectRef:
@@ -59,15 +72,10 @@ class ObjectRef:
 
     def future(self) -> Future[Any]:
         """A ``concurrent.futures.Future`` that resolves to the value (or the error)."""
-        if _host is None:
-            raise EngineStateError("this ObjectRef outlived its engine: engine.shutdown() has been called")
-        refuse_fork(_host_pid)
-        return _host.future(self)
+        return _living_host().future(self)
 
     def __await__(self) -> Generator[Any, None, Any]:
-        import asyncio
-
-        return asyncio.wrap_future(self.future()).__await__()
+        return _living_host().awaitable(self).__await__()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ObjectRef) and other._id == self._id

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import api
 from .backend import ActorInfo
-from .exceptions import UnsupportedError
+from .exceptions import ActorExit, EngineStateError, UnsupportedError
 from .functions import Exported, export
 from .options import ActorOptions, TaskOptions, merge_actor_options, merge_task_options
 from .refs import ObjectRef
@@ -180,6 +180,17 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     api.current_backend().kill_actor(actor._info, no_restart)
 
 
+def exit_actor() -> None:
+    """Ends the actor whose method calls this, without a restart; calls that are queued fail with ActorDiedError.
+
+    Raises:
+        EngineStateError: the caller is no actor.
+    """
+    if api.current_backend().context().actor_id is None:
+        raise EngineStateError("exit_actor() ends the actor that calls it; this is no actor's method")
+    raise ActorExit
+
+
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """The living actor of that name. Raises ValueError when there is none."""
     return ActorHandle(*api.current_backend().get_actor(name, namespace))
@@ -205,8 +216,8 @@ def _public_methods(cls: type) -> dict[str, int]:
             continue
         if inspect.isclass(member):
             continue
-        if inspect.iscoroutinefunction(member):
-            raise UnsupportedError(f"async actors are not supported yet: {cls.__qualname__}.{name}")
+        if inspect.isasyncgenfunction(member):
+            raise UnsupportedError(f"async generators are not supported yet: {cls.__qualname__}.{name}")
         found[name] = getattr(member, "__rlflow_num_returns__", 1)
     return found
 

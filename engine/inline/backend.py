@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import bdb
+import inspect
 import itertools
 import logging
 import os
@@ -16,7 +18,14 @@ from typing import Any
 from .. import ids, machine
 from ..backend import ActorInfo
 from ..context import RuntimeContext
-from ..exceptions import ActorDiedError, GetTimeoutError, ObjectLostError, TaskUnschedulableError, UnsupportedError
+from ..exceptions import (
+    ActorDiedError,
+    ActorExit,
+    GetTimeoutError,
+    ObjectLostError,
+    TaskUnschedulableError,
+    UnsupportedError,
+)
 from ..functions import Exported, LoadedFunctions, load, split_returns
 from ..options import UNITS, ActorOptions, TaskOptions, demand, machine_resources
 from ..refs import ObjectRef
@@ -123,10 +132,16 @@ class InlineBackend:
         try:
             with self._entered(scope), variables_set(scope.environment):
                 args, kwargs = self._resolve(packed)
-                values = split_returns(target()(*args, **kwargs), num_returns)
-                return [StoredObject.of(value) for value in values]
+                result = target()(*args, **kwargs)
+                if inspect.iscoroutine(result) and scope.actor is not None:
+                    result = scope.actor.run_coroutine(result)
+                return [StoredObject.of(value) for value in split_returns(result, num_returns)]
         except PASS_THROUGH:
             raise
+        except ActorExit:
+            if scope.actor is not None:
+                self._end(scope.actor, "it called exit_actor()")
+            return [StoredObject.of(None)] * num_returns  # what its caller gets is that it is dead
         except _ArgumentMissing as missing:
             error, never = missing.stored.error, missing.stored.never
             return [StoredObject(error=error, never=never) for _ in range(num_returns)]
@@ -169,7 +184,8 @@ class InlineBackend:
         actor_id = self._scope().next_task_id()
         key = (options.namespace or self._namespace, options.name) if options.name else None
         actor = InlineActor(
-            ActorInfo(actor_id, cls.name, dict(methods)), cls, options, key, packed, demand(options),
+            ActorInfo(actor_id, cls.name, dict(methods), options.max_pending_calls), cls, options, key, packed,
+            demand(options),
             restarts_left=options.max_restarts,
             environment=merged(self._scope().environment, options.runtime_env),
         )
@@ -185,6 +201,8 @@ class InlineBackend:
         stored = StoredObject.of(None)
         stored.on_free = lambda: self._end(actor, "its last handle is gone")
         handle = self._objects.add(ids.handle_id(actor_id), stored)
+        if options.lifetime == "detached":
+            actor.own_handle = self._objects.adopt(ids.handle_id(actor_id))
         actor.never = self._why_never(f"actor {cls.name}", actor.demand)
         if actor.never is None:
             actor.gpus, actor.share = self._gpus.lend(actor.demand.get("GPU", 0))
@@ -332,6 +350,9 @@ class InlineBackend:
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def awaitable(self, ref: ObjectRef) -> asyncio.Future[Any]:
+        return asyncio.wrap_future(self.future(ref))
 
     def _find(self, ref: ObjectRef) -> StoredObject:
         stored = self._objects.find(ref.binary())

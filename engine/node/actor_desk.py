@@ -30,6 +30,10 @@ class ActorDesk:
 
     def on_create_actor(self, sender: str, request: m.CreateActor) -> None:
         spec = m.decode_spec(request.spec)
+        again = self.table.get(spec.task)
+        if again is not None and again.state != DEAD:
+            self._created_again(sender, request, again)
+            return
         if request.name:
             taken = self.table.named(request.namespace, request.name)
             if taken is not None:
@@ -37,25 +41,38 @@ class ActorDesk:
                     self._introduce(sender, request.token, taken, created=False)
                 else:
                     error = f"the name {request.name!r} is taken by another actor in namespace {request.namespace!r}"
-                    self._node.post(sender, m.ActorFound(request.token, b"", "", {}, False, error))
+                    self._node.post(sender, m.ActorFound(request.token, b"", "", {}, -1, False, error))
                 return
         task = Task(spec.task, spec.function, spec.demand, exclusive=True, payload=Payload(spec, request.spec))
         task.environment = spec.environment
         actor = Actor(spec.task, request, task, sender, restarts_left=request.max_restarts)
         self.table.add(actor)
         self._node.objects.directory.track(handle_id(actor.id), sender)
+        if request.detached:
+            self._node.objects.directory.hold(handle_id(actor.id), actor.id, 1)
         self._node.tasks.tasks[task.id] = task
         self._node.store.add_spec(spec.task, request.spec)
         if request.name:
-            self._node.post(sender, m.ActorFound(request.token, actor.id, "", {}, True, ""))
+            self._node.post(sender, m.ActorFound(request.token, actor.id, "", {}, -1, True, ""))
         if not spec.deps or self._node.tasks.arguments_there(task):
             self._node.tasks.enqueue(task)
+
+    def _created_again(self, sender: str, request: m.CreateActor, actor: Actor) -> None:
+        """Its creator crashed and runs again: there is one actor of an id."""
+        if actor.farewell:  # for want of handles, since its creator's went with it; the next life begins after its end
+            actor.successor = (sender, request)
+            return
+        self._node.objects.directory.wanted_again(handle_id(actor.id), sender)
+        if request.name:
+            self._node.post(sender, m.ActorFound(request.token, actor.id, "", {}, -1, True, ""))
 
     def _introduce(self, sender: str, token: int, actor: Actor, created: bool) -> None:
         """A handle for ``sender``, held from here on so that the actor cannot vanish on the way."""
         self._node.objects.directory.hold(handle_id(actor.id), sender.encode(), 1)
         request = actor.request
-        self._node.post(sender, m.ActorFound(token, actor.id, request.class_name, request.methods, created, ""))
+        self._node.post(sender, m.ActorFound(
+            token, actor.id, request.class_name, request.methods, request.max_pending_calls, created, ""
+        ))
 
     def on_find_actor(self, sender: str, find: m.FindActor) -> None:
         actor = self.table.named(find.namespace, find.name)
@@ -64,7 +81,7 @@ class ActorDesk:
             return
         known = ", ".join(sorted(self.table.names(find.namespace))) or "none"
         error = f"there is no actor named {find.name!r} in namespace {find.namespace!r}; there are: {known}"
-        self._node.post(sender, m.ActorFound(find.token, b"", "", {}, False, error))
+        self._node.post(sender, m.ActorFound(find.token, b"", "", {}, -1, False, error))
 
     def on_watch_actor(self, sender: str, watch: m.WatchActor) -> None:
         actor = self.table.get(watch.actor)
@@ -87,7 +104,7 @@ class ActorDesk:
             self._node.scheduler.became_actor(sender)
             self.table.started(actor, sender)
             self._tell_watchers(actor)
-            if actor.leaving:
+            if actor.farewell:
                 self._node.dismiss(sender)
         else:
             self._node.scheduler.finished(sender, outcome.task, outcome.duration)
@@ -107,8 +124,7 @@ class ActorDesk:
             self._node.scheduler.retry(actor.creation)
             self._tell_watchers(actor)
         else:
-            why = "all its handles are gone" if actor.leaving else reason
-            self._dead(actor, f"{actor.describe()} is dead: {why}", b"")
+            self._dead(actor, f"{actor.describe()} is dead: {actor.farewell or reason}", b"")
 
     def _dead(self, actor: Actor, text: str, cause: bytes) -> None:
         self._node.store.add_event("actor died", actor.id.hex(), text)
@@ -120,8 +136,12 @@ class ActorDesk:
             self._node.store.add_outcome(actor.id, msgspec.Raw(m.encode(outcome)))
         self.table.died(actor, text, cause)
         self._tell_watchers(actor)
-        if actor.leaving:
-            self.table.forget(actor)
+        if actor.request.detached:
+            self._node.objects.free(self._node.objects.directory.hold(handle_id(actor.id), actor.id, -1))
+        if actor.handles_gone:
+            self.table.remove(actor)
+        if actor.successor is not None:
+            self.on_create_actor(*actor.successor)
 
     def _tell_watchers(self, actor: Actor) -> None:
         for watcher in actor.watchers:
@@ -147,9 +167,17 @@ class ActorDesk:
         actor = self.table.get(actor_id)
         if actor is None:
             return
+        actor.handles_gone = True
         if actor.state == DEAD:
-            self.table.forget(actor)
+            self.table.remove(actor)
             return
-        actor.leaving = True
+        actor.farewell = "all its handles are gone"
         if actor.state == ALIVE:
             self._node.dismiss(actor.worker)
+
+    def on_actor_exits(self, sender: str, message: m.ActorExits) -> None:
+        """It ends with the call it is in; its worker leaves by itself."""
+        actor = self.table.get(message.actor)
+        if actor is not None and actor.state != DEAD:
+            actor.farewell = "it called exit_actor()"
+            self._node.pool.processes[sender].leaving = True

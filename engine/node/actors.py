@@ -24,8 +24,11 @@ class Actor:
     cause: bytes = b""
     incarnation: int = 0
     restarts_left: int = 0
-    leaving: bool = False
-    """All handles are gone: it finishes what is queued and ends."""
+    farewell: str = ""
+    """Why it is ending by its own will or for want of handles; empty when it is not."""
+    handles_gone: bool = False
+    successor: tuple[str, CreateActor] | None = None
+    """Who asked for an actor of the same id while this one was ending, and how."""
     watchers: set[str] = field(default_factory=set)
 
     def describe(self) -> str:
@@ -55,7 +58,7 @@ class ActorTable:
         """The living (or coming) actor of that name; one that nobody has a handle on is as good as gone."""
         actor_id = self._names.get((namespace, name))
         actor = None if actor_id is None else self._actors[actor_id]
-        return None if actor is None or actor.leaving else actor
+        return None if actor is None or actor.farewell else actor
 
     def is_living(self, actor_id: bytes) -> bool:
         actor = self._actors.get(actor_id)
@@ -81,13 +84,16 @@ class ActorTable:
         if self._names.get(key) == actor.id:
             del self._names[key]
 
-    def forget(self, actor: Actor) -> None:
-        """A dead actor of which nobody has a handle: nobody can ask why it died."""
+    def remove(self, actor: Actor) -> None:
+        """Forgets a dead actor that nobody has a handle on."""
         self._actors.pop(actor.id, None)
+
+    def __len__(self) -> int:
+        return len(self._actors)
 
     def may_restart(self, actor: Actor) -> bool:
         """Whether it shall start again after its worker died; counts the restart."""
-        if actor.leaving or actor.restarts_left == 0:
+        if actor.farewell or actor.restarts_left == 0:
             return False
         if actor.restarts_left > 0:
             actor.restarts_left -= 1

@@ -90,6 +90,7 @@ class Daemon:
             m.Release: self.objects.on_release,
             m.CreateActor: self.actors.on_create_actor,
             m.ActorStarted: self.actors.on_actor_started,
+            m.ActorExits: self.actors.on_actor_exits,
             m.WatchActor: self.actors.on_watch_actor,
             m.KillActor: self.actors.on_kill_actor,
             m.FindActor: self.actors.on_find_actor,
@@ -298,6 +299,7 @@ class Daemon:
             answer: dict[str, float] = {
                 "tasks": len(self.tasks.tasks),
                 "living actors": self.actors.table.living(),
+                "known actors": len(self.actors.table),
                 **self.objects.directory.census(),
             }
         else:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from .. import messages as m
-from ..exceptions import ActorDiedError, ActorUnavailableError
-from ..ids import handle_id, object_id
+from ..backend import ActorInfo
+from ..exceptions import ActorDiedError, ActorUnavailableError, PendingCallsLimitExceeded
+from ..ids import object_id
 from ..refs import ObjectRef
 from ..serialization import dump_engine_error, load_error
 
@@ -43,6 +44,8 @@ class Callee:
     """The pickled ActorDiedError, once it is dead."""
     waiting: deque[PendingCall] = field(default_factory=deque)
     in_flight: dict[bytes, PendingCall] = field(default_factory=dict)
+    dropped: bool = False
+    """No handle of it is left here."""
     creation_pins: list[ObjectRef] = field(default_factory=list)
     answered: deque[m.Spec] = field(default_factory=lambda: deque(maxlen=LOGGED_BEHIND))
     """The last calls that were answered, whose log may not have reached the node before the actor dies."""
@@ -67,10 +70,35 @@ class ActorCalls:
         if callee is None:
             callee = self._callees[actor] = Callee(actor)
             self._process.post_node(m.WatchActor(actor))
+        callee.dropped = False
         return callee
 
+    def __len__(self) -> int:
+        return len(self._callees)
+
+    def forget(self, actor: bytes) -> None:
+        """This process has no handle of it any more; pending calls hold one, so there are none.
+
+        What it answered last may not be in its log yet, so it is forgotten for good when it is dead.
+        """
+        callee = self._callees.get(actor)
+        if callee is not None:
+            callee.dropped = True
+            if callee.death:
+                del self._callees[actor]
+
+    def check_room(self, actor: ActorInfo) -> None:
+        """Raises PendingCallsLimitExceeded when so many calls are unanswered that one more is too many."""
+        callee = self._callees.get(actor.actor_id)
+        pending = 0 if callee is None else len(callee.waiting) + len(callee.in_flight)
+        if pending >= actor.max_pending_calls:
+            raise PendingCallsLimitExceeded(
+                f"actor {actor.class_name} has {pending} calls of this process pending, and max_pending_calls is "
+                f"{actor.max_pending_calls}: get() some of their results first"
+            )
+
     def submit(self, actor: bytes, call: PendingCall) -> None:
-        callee = self._callees.get(actor) or self.watch(actor)
+        callee = self.watch(actor)
         with self._lock:
             if callee.worker and not callee.waiting and not call.spec.deps:
                 self._send(callee, call)
@@ -122,7 +150,7 @@ class ActorCalls:
 
     def on_state(self, state: m.ActorState) -> None:
         callee = self._callees.get(state.actor)
-        if callee is None:  # it died, and this was said twice
+        if callee is None:
             return
         with self._lock:
             if state.error:
@@ -144,8 +172,8 @@ class ActorCalls:
             if state.worker or state.error:
                 callee.creation_pins = []
             self._advance(callee)
-            if state.error and handle_id(callee.id) not in self._process.objects.entries:
-                del self._callees[callee.id]
+            if callee.death and callee.dropped:
+                del self._callees[state.actor]
 
     def _publish_answers(self, callee: Callee) -> None:
         """Tells the node the results that the dead actor may not have logged: tasks may be waiting for them there."""

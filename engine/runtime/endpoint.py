@@ -18,7 +18,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -57,6 +58,7 @@ class Endpoint:
         self._spin = 0.0
         self._lead = threading.Lock()
         self._background_leads = False
+        self._loop_leads = False
         self._followers = 0
         self._wanted = 0
         """Threads that want the lead from the background thread."""
@@ -178,6 +180,27 @@ class Endpoint:
         finally:
             self._stop_leading()
 
+    @contextmanager
+    def led_by_loop(self) -> Iterator[list[int]]:
+        """While open, an event loop serves: whenever one of these fds can be read, and once at first, it calls
+        :meth:`serve_what_is_there`. The background thread only sends."""
+        self._loop_leads = True
+        with self._lead:  # the background thread has given it up
+            pass
+        try:
+            yield [*self._mail.fds(), self._wake_fd]
+        finally:
+            self._loop_leads = False
+
+    def serve_what_is_there(self) -> None:
+        """Receives and handles without waiting. Another thread that waits may be doing so already."""
+        if self._lead.acquire(blocking=False):
+            try:
+                while self._serve(0.0):
+                    pass
+            finally:
+                self._stop_leading()
+
     def _take_over(self, deadline: float | None) -> bool:
         """Waits for the background thread to give the lead up."""
         with self._progress:
@@ -223,7 +246,7 @@ class Endpoint:
                 elif fd == self._watch_fd:
                     mail.unwatch(fd)
                     self._watched_ended()
-            short = time.perf_counter() - began < SHORT_WAIT and not self._background_leads
+            short = time.perf_counter() - began < SHORT_WAIT and not (self._background_leads or self._loop_leads)
             self._spin = SPIN_SECONDS if short else 0.0
         received = bool(mail.frames)
         while mail.frames:
@@ -252,12 +275,12 @@ class Endpoint:
             time.sleep(GRACE)
             self.on_tick()
             self.flush()
-            if time.monotonic() - self._led_at < GRACE:
+            if self._loop_leads or time.monotonic() - self._led_at < GRACE:
                 continue
             if self._lead.acquire(blocking=False):
                 self._background_leads = True
                 try:
-                    if not (self._closed or self._wanted or self._out):
+                    if not (self._closed or self._wanted or self._out or self._loop_leads):
                         self._serve(None)
                 finally:
                     self._background_leads = False

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .. import messages as m
+from ..ids import HANDLE_INDEX, task_of
 from ..refs import ObjectRef
 
 
@@ -50,6 +51,8 @@ class ObjectTable:
         self.released: deque[bytes] = deque()
         self.release = self.released.append
         self.lock = threading.RLock()
+        self.on_handle_gone: Callable[[bytes], None] = lambda actor: None
+        """Called when this process has no handle of an actor any more."""
 
     def own(self, object_id: bytes) -> ObjectRef:
         """A new object of this process that a task will make, with its first ref."""
@@ -192,6 +195,8 @@ class ObjectTable:
                 if entry.count > 0:
                     continue
                 del self.entries[object_id]
+                if (entry.tracked or not entry.owned) and object_id.endswith(HANDLE_INDEX):
+                    self.on_handle_gone(task_of(object_id))
                 if entry.owned:
                     if entry.tracked:
                         ended.append(object_id)

@@ -6,6 +6,7 @@ to :meth:`ProcessBackend._handle`. See ``endpoint.py`` for who leads, ``objects.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from ..store.arena import Arena
 from ..store.reader import SegmentReader
 from .actor_calls import CALLS_PER_BATCH, ActorCalls, PendingCall
 from .arguments import Packed, pack_arguments
+from .awaiting import LoopBridges, settle
 from .endpoint import LINGER_MS, Endpoint
 from .objects import Entry, ObjectTable
 from .reconciliation import Reconciliation
@@ -82,9 +85,15 @@ class TaskScope:
         return task_id(self._name, next(self.indices))
 
 
+current_scope: ContextVar[TaskScope | None] = ContextVar("current_scope", default=None)
+"""In actors that run several calls at a time: the one that this thread or coroutine runs."""
+
+
 class _Unpickling(threading.local):
     """What a thread is unpickling."""
 
+    lent = False
+    """Arguments of a task: whoever submitted it keeps alive what they refer to, until the reply."""
     pins: list[ObjectRef] | None = None
     """A ref to the object, if the refs inside it shall hold it."""
 
@@ -114,6 +123,7 @@ class ProcessBackend:
         self.arena = Arena(folder, process, session.object_store_memory)
         self.reader = SegmentReader(folder, self.objects.release)
         self.calls = ActorCalls(self)
+        self.objects.on_handle_gone = self.calls.forget
         self.reconciliation = Reconciliation(self.post_node)
         self.unfinished = Unfinished()
         self._calls = 0
@@ -123,8 +133,8 @@ class ProcessBackend:
         self._pins: dict[bytes, list[ObjectRef]] = {}
         self._answers: dict[int, Any] = {}
         self._tokens = count(1)
-        self._loading_result = True
-        self._container = _Unpickling()
+        self.unpickling = _Unpickling()
+        self._bridges = LoopBridges()
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Results: self._on_results,
             m.Resolved: lambda _, message: self.objects.arrived(message.object_id, message.value),
@@ -142,6 +152,15 @@ class ProcessBackend:
             m.Welcome: self._on_welcome,
         }
         self.endpoint.post(m.NODE, m.Hello(self.role, os.getpid()))
+
+    @property
+    def scope(self) -> TaskScope:
+        """Of the program that calls."""
+        return current_scope.get() or self._scope
+
+    @scope.setter
+    def scope(self, scope: TaskScope) -> None:
+        self._scope = scope
 
     # ------------------------------------------------------------ submission
 
@@ -218,13 +237,14 @@ class ProcessBackend:
         )
         spec.environment = self._environment_of(options.runtime_env)
         spec.actor_name = options.name
+        spec.max_concurrency = options.max_concurrency or 0
         token = next(self._tokens)
         namespace = options.namespace or self.session.namespace
         handle = self.objects.own(handle_id(actor))
         self.objects.entries[handle_id(actor)].tracked = True
         self.post_node(m.CreateActor(
             token, msgspec.Raw(m.encode(spec)), options.name, namespace, options.get_if_exists,
-            options.max_restarts, cls.name, dict(methods),
+            options.max_restarts, options.lifetime == "detached", cls.name, dict(methods), options.max_pending_calls,
         ))
         if options.name:
             found: m.ActorFound = self._answer(token)
@@ -232,7 +252,7 @@ class ProcessBackend:
                 self.objects.entries[handle_id(actor)].tracked = False  # never came to be
                 return self._found(found)
         self.calls.created(actor, packed.pins)
-        return ActorInfo(actor, cls.name, dict(methods)), handle
+        return ActorInfo(actor, cls.name, dict(methods), options.max_pending_calls), handle
 
     def _found(self, found: m.ActorFound) -> tuple[ActorInfo, ObjectRef]:
         if found.error:
@@ -244,7 +264,7 @@ class ProcessBackend:
             entry.registered += 1
         else:
             self.post_node(m.Hold(handle, self.process.encode(), -1))
-        return ActorInfo(found.actor, found.class_name, found.methods), ref
+        return ActorInfo(found.actor, found.class_name, found.methods, found.max_pending_calls), ref
 
     def get_actor(self, name: str, namespace: str | None) -> tuple[ActorInfo, ObjectRef]:
         token = next(self._tokens)
@@ -255,6 +275,8 @@ class ProcessBackend:
         self, actor: ActorInfo, handle: ObjectRef, method: str, args: tuple[Any, ...], kwargs: dict[str, Any],
         num_returns: int,
     ) -> list[ObjectRef]:
+        if actor.max_pending_calls > 0:
+            self.calls.check_room(actor)
         scope = self.scope
         task = scope.next_task()
         packed = pack_arguments(self, args, kwargs) if args or kwargs else _NOTHING
@@ -392,21 +414,21 @@ class ProcessBackend:
         if isinstance(value, m.Failed):
             raise load_error(value.error)
         assert value is not None
-        if value.refs and self._loading_result and _is_small(value):
+        if value.refs and not self.unpickling.lent and _is_small(value):
             return self._load_container(oid, value)
         return self._load(oid, value)
 
     def _load_container(self, oid: bytes, value: m.Inline | m.Shm) -> Any:
         """A value with refs inside that shall keep it alive as long as they live."""
-        outer = self._container.pins
-        self._container.pins = [self.objects.adopt(oid, register=False)]
+        outer = self.unpickling.pins
+        self.unpickling.pins = [self.objects.adopt(oid, register=False)]
         collecting = len(value.refs) > MANY and gc.isenabled()
         if collecting:  # it would run again and again over what has just been made, and find nothing
             gc.disable()
         try:
             return self._load(oid, value)
         finally:
-            self._container.pins = outer
+            self.unpickling.pins = outer
             if collecting:
                 gc.enable()
 
@@ -420,33 +442,52 @@ class ProcessBackend:
         return loaded
 
     def adopt(self, oid: bytes) -> ObjectRef:
-        container = self._container.pins
+        container = self.unpickling.pins
         if container is not None:
             return self.objects.adopt(oid, False, container)
         self.scope.adopted.add(oid)
-        return self.objects.adopt(oid, register=self._loading_result)
+        return self.objects.adopt(oid, register=not self.unpickling.lent)
 
     def future(self, ref: ObjectRef) -> Future[Any]:
         future: Future[Any] = Future()
         (entry,) = self.entries_of((ref,))
 
         def arrived() -> None:
-            if entry.value is None:
-                future.set_exception(EngineStateError(self.failure))
-                return
-            try:
-                value = self.load(ref.binary(), entry.value)
-            except BaseException as error:
+            value, error = self._loaded(ref, entry)
+            if error is not None:
                 future.set_exception(error)
             else:
                 future.set_result(value)
 
+        self._when_ready(ref, entry, arrived)
+        self.endpoint.flush()
+        return future
+
+    def awaitable(self, ref: ObjectRef) -> asyncio.Future[Any]:
+        """A future of the event loop that runs in this thread."""
+        loop = asyncio.get_running_loop()
+        bridge = self._bridges.of(loop)
+        future: asyncio.Future[Any] = loop.create_future()
+        (entry,) = self.entries_of((ref,))
+        self._when_ready(ref, entry, lambda: bridge.run(lambda: settle(future, *self._loaded(ref, entry))))
+        if not future.done():
+            bridge.soon(self.endpoint.flush)
+        return future
+
+    def _when_ready(self, ref: ObjectRef, entry: Entry, arrived: Callable[[], None]) -> None:
+        """Calls ``arrived`` once there is a value, or will never be one."""
         self._ask_for((ref,), [entry])
         self.objects.when_ready(ref.binary(), arrived)
         if self.failure:
             self.objects.give_up()
-        self.endpoint.flush()
-        return future
+
+    def _loaded(self, ref: ObjectRef, entry: Entry) -> tuple[Any, BaseException | None]:
+        if entry.value is None:
+            return None, EngineStateError(self.failure)
+        try:
+            return self.load(ref.binary(), entry.value), None
+        except BaseException as error:
+            return None, error
 
     # ------------------------------------------------------------ messages
 
@@ -516,6 +557,7 @@ class ProcessBackend:
         return {
             "objects of the process": len(self.objects.entries),
             "calls on their way": len(self.calls.in_flight),
+            "actors known to the process": len(self.calls),
             "arguments held for tasks": len(self._pins),
             "blocks of shared memory of the process": self.arena.blocks(),
             **self._ask("census"),

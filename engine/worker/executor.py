@@ -26,27 +26,18 @@ from .. import messages as m
 from .. import runtime_env
 from ..control_store import StoreReader
 from ..exceptions import EngineError
-from ..functions import LoadedFunctions, load, split_returns
+from ..functions import LoadedFunctions, load
 from ..ids import TASK_BYTES
-from ..runtime.arguments import WHOLE
-from ..runtime.process import TaskScope
-from ..serialization import NONE, dump_error, dumps, loads
+from ..runtime.endpoint import Endpoint
+from ..runtime.process import TaskScope, current_scope
+from .attempt import Attempt
 from .backend import NO_TASK, WorkerBackend
+from .concurrency import ConcurrentCalls, concurrent_calls
 from .threads import Threads
 
 REPORT_SECONDS = 0.001
 REPORTS_PER_BATCH = 64
 CALLS_LOGGED_AT_ONCE = 64
-
-_NONE = m.Inline(NONE)
-
-
-class ArgumentFailed(Exception):
-    """A top-level argument is an error: the task fails with it."""
-
-    def __init__(self, error: bytes) -> None:
-        self.error = error
-
 
 class Executor:
     """The worker's main thread."""
@@ -65,6 +56,8 @@ class Executor:
         self._reported_at = 0.0
         self._actor: Any = None
         self._actor_id: bytes | None = None
+        self._concurrent: ConcurrentCalls | None = None
+        """Who runs the calls of an actor that runs several at a time."""
         self._started_task = _mapped(backend.session.started_task(backend.process), TASK_BYTES)
         backend.queue = self._queue
         backend.run_one = self._run_one
@@ -91,22 +84,27 @@ class Executor:
         """Until told to leave."""
         queue = self._queue
         endpoint = self._backend.endpoint
-        while True:
+        while self._concurrent is None:
             if not queue:
                 if self._leaving:
                     break
                 endpoint.wait_until(lambda: bool(queue) or self._leaving)
                 continue
             self._run_one()
+        else:
+            self._concurrent.run()
         self._log_calls()
 
-    # ------------------------------------------------------------ messages
+    @property
+    def leaving(self) -> bool:
+        """Whether it is enough: what has begun is finished, nothing else is."""
+        return self._leaving
 
-    def _on_call(self, sender: str, message: m.Call) -> None:
-        for raw in message.items:
-            spec = m.decode_spec(raw)
-            self._raw_calls[spec.task] = raw
-            self._queue.append(spec)
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._backend.endpoint
+
+    # ------------------------------------------------------------ messages
 
     def _on_devices(self, sender: str, message: m.Devices) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message.gpus)
@@ -160,7 +158,7 @@ class Executor:
         except IndexError:  # revoked in this moment
             return
         if isinstance(item, m.Spec):
-            self._run_call(item)
+            self.run_call(item)
             return
         spec = m.decode_spec(item.spec)
         below = self._backend.scope.task  # it is blocked, if there is one
@@ -193,78 +191,43 @@ class Executor:
             endpoint.flush()
 
     def _attempt(
-        self, spec: m.Spec, attempt: int, resolved: list[m.Dep], target: Callable[..., Callable[..., Any]],
+        self, spec: m.Spec, number: int, resolved: list[m.Dep], target: Callable[..., Callable[..., Any]],
         target_args: tuple[Any, ...],
     ) -> m.Outcome:
         """Runs one attempt and packs what came of it."""
-        backend = self._backend
-        outer = backend.scope
-        scope = backend.scope = TaskScope(spec.task, self._actor_id, attempt, None, spec)
-        started = time.time()
-        begin = time.perf_counter()
-        duration = None
+        attempt = Attempt(self._backend, spec, number, self._actor_id, self._description)
+        outer = self._enter(attempt.scope)
         try:
             function = target(*target_args)
             if spec.args is None and not spec.deps:
                 result = function()
             else:
-                args, kwargs = self._arguments(spec, resolved)
+                args, kwargs = attempt.arguments(resolved)
                 result = function(*args, **kwargs)
                 del args, kwargs
-            duration = time.perf_counter() - begin
-            if result is None and spec.num_returns == 1:
-                values: list[m.Value] = [_NONE]
-            else:
-                values = [self._pack(value) for value in split_returns(result, spec.num_returns)]
-                del result
-            status = m.FINISHED
-        except ArgumentFailed as failed:
-            status, values = m.FAILED, [m.Failed(failed.error)] * max(1, spec.num_returns)
+            status, values = m.FINISHED, attempt.pack(result)
+            del result
         except BaseException as error:
-            name = f"{spec.name}.{spec.method}" if spec.method else spec.name
-            status = m.FAILED
-            values = [m.Failed(dump_error(name, error, self._description))] * max(1, spec.num_returns)
-            error.__traceback__ = None  # frees what its frames hold
+            status, values = m.FAILED, attempt.failure(error)
         finally:
-            backend.scope = outer
-        retained = backend.objects.retained(scope.adopted) if scope.adopted else []
-        if duration is None:
-            duration = time.perf_counter() - begin
-        return m.Outcome(spec.task, attempt, backend.process, status, started, duration, values, retained)
+            self._leave(outer)
+        if attempt.exits:
+            self._exit_actor()
+        return attempt.outcome(status, values)
 
-    def _pack(self, value: Any) -> m.Value:
+    def _enter(self, scope: TaskScope) -> Any:
+        """Makes ``scope`` that of what is submitted from here on; returns what :meth:`_leave` wants."""
         backend = self._backend
-        serialized = dumps(value)
-        for ref in serialized.refs:
-            backend.objects.escape(ref)
-        return backend.pack(serialized)
+        if self._concurrent is not None:
+            return current_scope.set(scope)
+        outer, backend.scope = backend.scope, scope
+        return outer
 
-    def _arguments(self, spec: m.Spec, resolved: list[m.Dep]) -> tuple[list[Any], dict[str, Any]]:
-        backend = self._backend
-        backend._loading_result = False
-        try:
-            positional: Any = ()
-            kwargs: dict[str, Any] = {}
-            if spec.args is not None:
-                positional, kwargs = loads(spec.args.data, buffers=spec.args.buffers)
-            args = list(positional)
-            for dep in (*spec.deps, *resolved):
-                if dep.value is None:
-                    continue
-                if isinstance(dep.value, m.Failed):
-                    raise ArgumentFailed(dep.value.error)
-                value = backend.load(dep.object_id, dep.value)
-                if isinstance(dep.value, m.Shm):
-                    backend.scope.adopted.add(dep.object_id)
-                if dep.slot == WHOLE:
-                    args[:], kwargs = value
-                elif isinstance(dep.slot, int):
-                    args[dep.slot] = value
-                else:
-                    kwargs[dep.slot] = value
-        finally:
-            backend._loading_result = True
-        return args, kwargs
+    def _leave(self, outer: Any) -> None:
+        if self._concurrent is not None:
+            current_scope.reset(outer)
+        else:
+            self._backend.scope = outer
 
     def _function(self, spec: m.Spec) -> Callable[..., Any]:
         function = self._functions.get(spec.function)
@@ -295,15 +258,46 @@ class Executor:
 
         spec.name = f"{spec.name}.__init__"
         outcome = self._attempt(spec, assignment.attempt, assignment.resolved, lambda: construct, ())
-        if outcome.status != m.FINISHED:
+        if outcome.status == m.FINISHED:
+            self._concurrent = concurrent_calls(self, self._actor, spec.max_concurrency)
+        else:
             self._actor_id = backend.actor = None
         for borrowed in outcome.retained:  # nobody gets a reply that could register them
             backend.post_node(m.Hold(borrowed, backend.process.encode(), 1))
         backend.post_node(m.ActorStarted(spec.task, msgspec.Raw(m.encode(outcome))))
         backend.endpoint.flush()
 
-    def _run_call(self, spec: m.Spec) -> None:
-        outcome = self._attempt(spec, 0, [], getattr, (self._actor, spec.method))
+    def _on_call(self, sender: str, message: m.Call) -> None:
+        for raw in message.items:
+            spec = m.decode_spec(raw)
+            self._raw_calls[spec.task] = raw
+            if self._concurrent is None:
+                self._queue.append(spec)
+            else:
+                self._concurrent.accept(spec)
+
+    def run_call(self, spec: m.Spec) -> None:
+        """Runs one call of the actor's and reports it."""
+        self.report_call(spec, self._attempt(spec, 0, [], getattr, (self._actor, spec.method)), not self._queue)
+
+    async def run_coroutine(self, spec: m.Spec) -> m.Outcome:
+        """One call of an ``async def`` method, in the event loop."""
+        attempt = Attempt(self._backend, spec, 0, self._actor_id, self._description)
+        current_scope.set(attempt.scope)  # of this asyncio task, whose context is its own
+        try:
+            args, kwargs = attempt.arguments([])
+            result = await getattr(self._actor, spec.method)(*args, **kwargs)
+            del args, kwargs
+            status, values = m.FINISHED, attempt.pack(result)
+            del result
+        except BaseException as error:
+            status, values = m.FAILED, attempt.failure(error)
+        if attempt.exits:
+            self._exit_actor()
+        return attempt.outcome(status, values)
+
+    def report_call(self, spec: m.Spec, outcome: m.Outcome, last: bool) -> None:
+        """Sends an outcome to the caller, at once if it is the ``last`` there is to run; and logs it behind."""
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
         self._call_log.append((self._raw_calls.pop(spec.task), raw))
@@ -312,9 +306,16 @@ class Executor:
             endpoint.flush()
         endpoint.batch(spec.owner, m.RawResults, raw)
         now = time.perf_counter()
-        if not self._queue or now - self._reported_at > REPORT_SECONDS:
+        if last or now - self._reported_at > REPORT_SECONDS:
             self._reported_at = now
             endpoint.flush()
+
+    def _exit_actor(self) -> None:
+        """The actor wants to end: no call after this one is run."""
+        assert self._actor_id is not None
+        self._leaving = True
+        self._queue.clear()
+        self._backend.post_node(m.ActorExits(self._actor_id))
 
 
 def _node_first(outcome: m.Outcome) -> bool:

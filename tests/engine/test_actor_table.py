@@ -14,7 +14,7 @@ def table() -> ActorTable:
 
 
 def add(table: ActorTable, id: bytes, name: str = "", namespace: str = "", max_restarts: int = 0) -> Actor:
-    request = CreateActor(1, msgspec.Raw(b""), name, namespace, False, max_restarts, "Learner", {})
+    request = CreateActor(1, msgspec.Raw(b""), name, namespace, False, max_restarts, False, "Learner", {}, -1)
     actor = Actor(id, request, Task(id, b"class", {}, exclusive=True), "driver", restarts_left=max_restarts)
     table.add(actor)
     return actor
@@ -60,7 +60,7 @@ def test_the_name_of_a_dead_actor_is_free(table):
 
 def test_the_name_of_an_actor_that_leaves_is_free(table):
     first = add(table, b"a", "learner")
-    first.leaving = True
+    first.farewell = "it is time"
     assert table.named("", "learner") is None and table.names("") == []
     second = add(table, b"b", "learner")
     assert table.named("", "learner") is second
@@ -89,7 +89,7 @@ def test_endless_restarts(table):
 @pytest.mark.parametrize("max_restarts", [0, 1, -1])
 def test_an_actor_without_handles_is_not_restarted(table, max_restarts):
     actor = add(table, b"a", max_restarts=max_restarts)
-    actor.leaving = True
+    actor.farewell = "it is time"
     assert not table.may_restart(actor)
     assert actor.restarts_left == max_restarts
 

@@ -197,3 +197,55 @@ def test_a_handle_of_an_engine_that_was_shut_down(backend):
     engine.init(backend=backend, num_cpus=1)
     with pytest.raises(EngineError):
         engine.get(counter.add.remote(), timeout=30)
+
+
+# --- ends by their own will, and lives of their own ---
+
+
+@engine.remote
+class Leaver:
+    def leave(self):
+        engine.actor.exit_actor()
+
+    def stay(self):
+        return "here"
+
+
+def test_exit_actor_ends_it_and_what_is_queued():
+    leaver = Leaver.options(name="leaver", max_restarts=-1).remote()
+    assert engine.get(leaver.stay.remote()) == "here"
+    refs = [leaver.leave.remote(), leaver.stay.remote()]
+    for ref in refs:
+        with pytest.raises(ActorDiedError, match=r"it called exit_actor\(\)"):
+            engine.get(ref)
+    until(lambda: name_is_free("leaver"))
+
+
+def test_exit_actor_is_for_actors():
+    with pytest.raises(EngineError, match="no actor's method"):
+        engine.exit_actor()
+
+
+def test_a_detached_actor_outlives_its_handles_until_it_is_killed():
+    Counter.options(name="detached", lifetime="detached").remote(1)
+    gc.collect()
+    assert engine.get(engine.get_actor("detached").add.remote()) == 2
+    gc.collect()
+    assert engine.get(engine.get_actor("detached").add.remote()) == 3
+    engine.kill(engine.get_actor("detached"))
+    until(lambda: name_is_free("detached"))
+
+
+def test_a_lifetime_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="lifetime must be"):
+        Counter.options(lifetime="eternal")
+
+
+def test_actors_that_have_ended_leave_nothing():
+    for _ in range(20):
+        counters = [Counter.remote(), Counter.remote()]
+        engine.kill(counters[0])
+        with pytest.raises(ActorDiedError):
+            engine.get(counters[0].add.remote())
+        assert engine.get(counters[1].add.remote()) == 1
+    # what the engine knows of them is asked for by the check for leaks

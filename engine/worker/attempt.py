@@ -1,0 +1,110 @@
+"""One attempt at a task or call: its arguments, its scope, and what came of it as an outcome."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .. import messages as m
+from ..exceptions import ActorDiedError, ActorExit
+from ..functions import split_returns
+from ..runtime.arguments import WHOLE
+from ..runtime.process import TaskScope
+from ..serialization import NONE, dump_engine_error, dump_error, dumps, loads
+from .backend import WorkerBackend
+
+_NONE = m.Inline(NONE)
+
+
+class ArgumentFailed(Exception):
+    """A top-level argument is an error: the task fails with it."""
+
+    def __init__(self, error: bytes) -> None:
+        self.error = error
+
+
+class Attempt:
+    """See the module's essay. ``number`` is 0 for the first."""
+
+    __slots__ = ("_backend", "_begin", "_description", "_duration", "_number", "_spec", "_started", "exits", "scope")
+
+    def __init__(
+        self, backend: WorkerBackend, spec: m.Spec, number: int, actor: bytes | None, description: str
+    ) -> None:
+        self.scope = TaskScope(spec.task, actor, number, None, spec)
+        self.exits = False
+        """Whether the actor is to end with this call."""
+        self._backend = backend
+        self._spec = spec
+        self._number = number
+        self._description = description
+        self._duration: float | None = None
+        self._started = time.time()
+        self._begin = time.perf_counter()
+
+    def arguments(self, resolved: list[m.Dep]) -> tuple[list[Any], dict[str, Any]]:
+        """Raises ArgumentFailed when one of them is an error."""
+        backend = self._backend
+        spec = self._spec
+        backend.unpickling.lent = True
+        try:
+            positional: Any = ()
+            kwargs: dict[str, Any] = {}
+            if spec.args is not None:
+                positional, kwargs = loads(spec.args.data, buffers=spec.args.buffers)
+            args = list(positional)
+            for dep in (*spec.deps, *resolved):
+                if dep.value is None:
+                    continue
+                if isinstance(dep.value, m.Failed):
+                    raise ArgumentFailed(dep.value.error)
+                value = backend.load(dep.object_id, dep.value)
+                if isinstance(dep.value, m.Shm):
+                    self.scope.adopted.add(dep.object_id)
+                if dep.slot == WHOLE:
+                    args[:], kwargs = value
+                elif isinstance(dep.slot, int):
+                    args[dep.slot] = value
+                else:
+                    kwargs[dep.slot] = value
+        finally:
+            backend.unpickling.lent = False
+        return args, kwargs
+
+    def pack(self, result: Any) -> list[m.Value]:
+        """The returns as they travel."""
+        self._duration = time.perf_counter() - self._begin
+        if result is None and self._spec.num_returns == 1:
+            return [_NONE]
+        return [self._pack(value) for value in split_returns(result, self._spec.num_returns)]
+
+    def _pack(self, value: Any) -> m.Value:
+        serialized = dumps(value)
+        for ref in serialized.refs:
+            self._backend.objects.escape(ref)
+        return self._backend.pack(serialized)
+
+    def failure(self, error: BaseException) -> list[m.Value]:
+        """The error in place of each return."""
+        spec = self._spec
+        name = f"{spec.name}.{spec.method}" if spec.method else spec.name
+        if isinstance(error, ArgumentFailed):
+            failed = error.error
+        elif isinstance(error, ActorExit) and spec.kind == m.CALL:
+            self.exits = True
+            failed = dump_engine_error(ActorDiedError(f"actor {spec.name} is dead: it called exit_actor() in {name}"))
+        else:
+            failed = dump_error(name, error, self._description)
+        error.__traceback__ = None  # frees what its frames hold
+        return [m.Failed(failed)] * max(1, spec.num_returns)
+
+    def outcome(self, status: int, values: list[m.Value]) -> m.Outcome:
+        """To be called when the frames that knew the arguments are gone."""
+        adopted = self.scope.adopted
+        retained = self._backend.objects.retained(adopted) if adopted else []
+        duration = self._duration
+        if duration is None:
+            duration = time.perf_counter() - self._begin
+        return m.Outcome(
+            self._spec.task, self._number, self._backend.process, status, self._started, duration, values, retained
+        )

@@ -1,0 +1,147 @@
+"""Actors that run several calls at a time: in threads, or ``async def`` methods in an event loop.
+
+In either case the main thread is the one that receives, so a call never waits for the background thread to notice
+it. *Threads*: the main thread hands calls over in the order of arrival; a thread is started when there is a call and
+none is free. *Event loop*: the loop is the main thread's, and watches the mailbox like any other file. A coroutine
+costs an ``asyncio`` task; a method that is not ``async`` runs at once, between the others. Results leave together, at
+the end of the loop's turn.
+
+Rejected: a loop in a thread of its own, as a guest of the receiving thread: two switches of threads a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections import deque
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .. import messages as m
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+COROUTINES = 1000
+"""How many calls an actor with ``async def`` methods runs at a time, unless it says otherwise (as in Ray)."""
+
+
+class ConcurrentCalls(Protocol):
+    """Who runs an actor's calls."""
+
+    def accept(self, spec: m.Spec) -> None:
+        """Takes a call that has arrived; in any thread."""
+
+    def run(self) -> None:
+        """The main thread's work until the actor leaves and what has begun is finished."""
+
+
+def concurrent_calls(executor: Executor, actor: Any, max_concurrency: int) -> ConcurrentCalls | None:
+    """For an actor that runs one call at a time: ``None``."""
+    cls = type(actor)
+    if any(inspect.iscoroutinefunction(getattr(cls, name)) for name in dir(cls) if not name.startswith("__")):
+        return AsyncCalls(executor, actor, max_concurrency or COROUTINES)
+    return ThreadedCalls(executor, max_concurrency) if max_concurrency > 1 else None
+
+
+class ThreadedCalls:
+    """Calls in threads."""
+
+    def __init__(self, executor: Executor, size: int) -> None:
+        self._executor = executor
+        self._size = size
+        self._calls: SimpleQueue[m.Spec | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._unfinished = 0
+        self._lock = threading.Lock()
+
+    def accept(self, spec: m.Spec) -> None:
+        with self._lock:
+            self._unfinished += 1
+            if len(self._threads) < min(self._unfinished, self._size):
+                name = f"call-{len(self._threads)}"
+                self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
+                self._threads[-1].start()
+        self._calls.put(spec)
+
+    def run(self) -> None:
+        executor = self._executor
+        executor.endpoint.wait_until(lambda: executor.leaving)
+        for _ in self._threads:
+            self._calls.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            spec = self._calls.get()
+            if spec is None:
+                return
+            self._executor.run_call(spec)
+            with self._lock:
+                self._unfinished -= 1
+
+
+class AsyncCalls:
+    """Calls in an event loop."""
+
+    def __init__(self, executor: Executor, actor: Any, limit: int) -> None:
+        self._executor = executor
+        self._actor = actor
+        self._limit = limit
+        self._loop = asyncio.new_event_loop()
+        self._main = threading.get_ident()
+        self._waiting: deque[m.Spec] = deque()
+        self._running: dict[bytes, asyncio.Task[None]] = {}
+        self._flushing = False
+
+    def accept(self, spec: m.Spec) -> None:
+        if threading.get_ident() == self._main:
+            self._start(spec)
+        else:  # a thread of the user's waits in get() and receives meanwhile
+            self._loop.call_soon_threadsafe(self._start, spec)
+
+    def run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        endpoint = self._executor.endpoint
+        with endpoint.led_by_loop() as fds:
+            for fd in fds:
+                self._loop.add_reader(fd, self._receive)
+            self._loop.call_soon(self._receive)
+            self._loop.run_forever()
+            for fd in fds:
+                self._loop.remove_reader(fd)
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def _receive(self) -> None:
+        self._executor.endpoint.serve_what_is_there()
+        self._stop_if_done()
+
+    def _start(self, spec: m.Spec) -> None:
+        if not inspect.iscoroutinefunction(getattr(self._actor, spec.method, None)):
+            self._executor.run_call(spec)
+        elif len(self._running) < self._limit:
+            self._running[spec.task] = self._loop.create_task(self._run(spec))
+        else:
+            self._waiting.append(spec)
+
+    async def _run(self, spec: m.Spec) -> None:
+        outcome = await self._executor.run_coroutine(spec)
+        self._executor.report_call(spec, outcome, last=False)
+        del self._running[spec.task]
+        if self._waiting and not self._executor.leaving:
+            self._start(self._waiting.popleft())
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self._executor.endpoint.flush()
+        self._stop_if_done()
+
+    def _stop_if_done(self) -> None:
+        if self._executor.leaving and not self._running:
+            self._loop.stop()
