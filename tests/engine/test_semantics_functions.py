@@ -269,13 +269,13 @@ class TestWhatRemoteRefuses:
 
         class Asynchronous:
             async def method(self):
-                return 1
+                yield 1
 
         with pytest.raises(NotImplementedError, match=r"generators.*generator"):
             engine.remote(generator)
         with pytest.raises(NotImplementedError, match=r"coroutines.*coroutine"):
             engine.remote(coroutine)
-        with pytest.raises(NotImplementedError, match=r"async actors.*method"):
+        with pytest.raises(NotImplementedError, match=r"async generators.*method"):
             engine.remote(Asynchronous).remote()
 
 
