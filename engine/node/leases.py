@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from .accelerators import Share
@@ -96,14 +97,15 @@ class Worker:
         """It has had a lease."""
 
 
-@dataclass
 class Plan:
-    """What the daemon shall do now."""
+    """What the daemon shall do now. What few plans have is not made for each."""
 
-    dispatch: dict[str, list[Task]] = field(default_factory=dict)
-    start_workers: int = 0
-    start_elsewhere: dict[str, int] = field(default_factory=dict)
+    start_workers = 0
+    start_elsewhere: Mapping[str, int] = MappingProxyType({})
     """Workers to be forked for environments, by environment."""
-    stop_workers: list[str] = field(default_factory=list)
-    gpus: dict[str, list[int]] = field(default_factory=dict)
+    gpus: Mapping[str, list[int]] = MappingProxyType({})
     """Devices of workers that are handed a task with GPUs."""
+
+    def __init__(self) -> None:
+        self.dispatch: dict[str, list[Task]] = {}
+        self.stop_workers: list[str] = []

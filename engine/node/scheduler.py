@@ -359,7 +359,7 @@ class Scheduler:
                 self.free[name] -= amount
             if shape.gpus:
                 lease.gpus = self.gpus.take(shape.gpus)
-                plan.gpus[worker.id] = list(lease.gpus)
+                plan.gpus = {**plan.gpus, worker.id: list(lease.gpus)}
             worker.leases.append(lease)
             shape.workers[worker.id] = worker
             self._assign(worker, lease, shape.queue.popleft(), plan)

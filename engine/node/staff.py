@@ -98,14 +98,21 @@ class Staff:
         missing = max(0, min(missing, MAX_WORKERS - there))
         self._starting += missing
         plan.start_workers = missing
-        for environment, count in wanted_elsewhere.items():
-            starting = self._starting_elsewhere.get(environment, 0)
-            if count > starting:
-                self._starting_elsewhere[environment] = count
-                plan.start_elsewhere[environment] = count - starting
-        plan.stop_workers, self._spent = self._spent, []
-        for idle in (self.idle, self.idle_elsewhere):
-            if len(idle) > self.prestart:
-                for worker_id in list(idle)[: len(idle) - self.prestart]:
-                    self._forget(idle.pop(worker_id))
-                    plan.stop_workers.append(worker_id)
+        if wanted_elsewhere:
+            self._start_elsewhere(plan, wanted_elsewhere)
+        if self._spent:
+            plan.stop_workers, self._spent = self._spent, []
+        if len(self.idle) > self.prestart:
+            self._stop_surplus(plan, self.idle)
+        if len(self.idle_elsewhere) > self.prestart:
+            self._stop_surplus(plan, self.idle_elsewhere)
+
+    def _start_elsewhere(self, plan: Plan, wanted: dict[str, int]) -> None:
+        missing = {name: count - self._starting_elsewhere.get(name, 0) for name, count in wanted.items()}
+        plan.start_elsewhere = {name: count for name, count in missing.items() if count > 0}
+        self._starting_elsewhere.update({name: wanted[name] for name in plan.start_elsewhere})
+
+    def _stop_surplus(self, plan: Plan, idle: dict[str, Worker]) -> None:
+        for worker_id in list(idle)[: len(idle) - self.prestart]:
+            self._forget(idle.pop(worker_id))
+            plan.stop_workers.append(worker_id)
