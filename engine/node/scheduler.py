@@ -33,8 +33,8 @@ from collections import deque
 from collections.abc import Callable, Collection
 from itertools import count, islice
 
-from .accelerators import Gpus, would_fit
 from .leases import ASSIGNED, GONE, QUEUED, WAITING, Lease, Plan, Shape, Task, Worker
+from .ledger import Ledger
 from .staff import Staff
 
 __all__ = ["Plan", "Scheduler", "Task"]
@@ -59,10 +59,11 @@ class Scheduler:
     """See the module's essay. Amounts are integers in ``options.UNITS``."""
 
     def __init__(self, capacity: dict[str, int], prestart: int) -> None:
-        self.capacity = dict(capacity)
-        self.free = dict(capacity)
-        self.gpus = Gpus(capacity.get("GPU", 0))
-        self.held_by_actors = dict.fromkeys(capacity, 0)
+        self._ledger = Ledger(capacity)
+        self.capacity = self._ledger.capacity
+        self.free = self._ledger.free
+        self.held_by_actors = self._ledger.held_by_actors
+        self._fits = self._ledger.fits
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._last_shape: Shape | None = None
         self._queued_shapes: dict[int, Shape] = {}
@@ -83,9 +84,6 @@ class Scheduler:
         shape.queue.append(task)
         self._queued(task, shape)
         return True
-
-    def _feasible(self, demand: dict[str, int]) -> bool:
-        return all(self.capacity.get(name, 0) >= amount for name, amount in demand.items())
 
     def worker_started(self, worker_id: str, environment: str = "") -> None:
         self._staff.started(worker_id, environment)
@@ -128,8 +126,7 @@ class Scheduler:
         (lease,) = worker.leases
         (worker.actor,) = lease.tasks.values()
         self._staff.became_actor(worker)
-        for name, amount in lease.shape.demand.items():
-            self.held_by_actors[name] += amount
+        self._ledger.actor_holds(lease, 1)
         return True
 
     def blocked(self, worker_id: str, awaits: list[Task], returned: list[bytes]) -> None:
@@ -197,13 +194,9 @@ class Scheduler:
             running += tasks[:started]
             requeued += tasks[started:]
             lease.shape.workers.pop(worker_id, None)
-            for name, amount in lease.shape.demand.items():
-                if worker.actor is not None:
-                    self.held_by_actors[name] -= amount
-                if not (lease.blocked and name == "CPU"):
-                    self.free[name] += amount
-            if lease.gpus:
-                self.gpus.give_back(lease.gpus)
+            if worker.actor is not None:
+                self._ledger.actor_holds(lease, -1)
+            self._ledger.end(lease)
             self._blocked.pop(lease, None)
         for task in reversed(requeued):
             self._requeue(task)
@@ -259,9 +252,7 @@ class Scheduler:
                 if shape.head() is None:
                     del self._queued_shapes[id(shape)]
                 elif not self._fits(shape.demand) and self._will_fit(shape.demand):
-                    lacking = {name for name, amount in shape.demand.items() if self.free[name] < amount}
-                    if shape.gpus and ("GPU" in shape.queue[0].lacked or not self.gpus.fits(shape.gpus)):
-                        lacking.add("GPU")  # what is free of several devices may be cut up otherwise
+                    lacking = self._ledger.lacking(shape.demand, shape.queue[0].lacked)
                     reserved |= lacking
                     shape.queue[0].lacked |= lacking
                     for name in shape.queue[0].lacked:
@@ -323,7 +314,7 @@ class Scheduler:
         key = (task.exclusive, task.environment, *sorted(task.demand.items()))
         shape = self._shapes.get(key)
         if shape is None:
-            feasible = self._feasible(task.demand)
+            feasible = self._ledger.feasible(task.demand)
             shape = self._shapes[key] = Shape(task.demand, task.exclusive, task.environment, feasible)
         self._last_shape = shape
         return shape
@@ -355,10 +346,8 @@ class Scheduler:
                 break
             worker.used = True
             lease = Lease(shape)
-            for name, amount in demand.items():
-                self.free[name] -= amount
-            if shape.gpus:
-                lease.gpus = self.gpus.take(shape.gpus)
+            self._ledger.grant(lease)
+            if lease.gpus:
                 plan.gpus = {**plan.gpus, worker.id: list(lease.gpus)}
             worker.leases.append(lease)
             shape.workers[worker.id] = worker
@@ -404,8 +393,7 @@ class Scheduler:
         for task in islice(lease.awaits, NEST_LOOKAHEAD):
             if task.state == QUEUED and not task.exclusive and self._may_nest(lease, task):
                 nested = Lease(self._shape_of(task))
-                for name, amount in task.demand.items():
-                    self.free[name] -= amount
+                self._ledger.grant(nested)
                 worker.leases.append(nested)
                 task.nested = True
                 self._assign(worker, nested, task, plan)
@@ -419,12 +407,10 @@ class Scheduler:
 
     def _drop_lease(self, worker: Worker, lease: Lease) -> None:
         worker.leases.remove(lease)
-        for name, amount in lease.shape.demand.items():
-            self.free[name] += amount
+        self._ledger.end(lease)
         if not any(other.shape is lease.shape for other in worker.leases):
             lease.shape.workers.pop(worker.id, None)
         if lease.gpus:
-            self.gpus.give_back(lease.gpus)
             self._staff.is_spent(worker)
         elif not worker.leases:
             self._staff.rests(worker)
@@ -443,29 +429,14 @@ class Scheduler:
             elif found:
                 lease.backlog = PIPELINE_SECONDS  # of unknown length: nothing is queued behind it again
 
-    def _fits(self, demand: dict[str, int]) -> bool:
-        free = self.free
-        for name, amount in demand.items():
-            if free.get(name, 0) < amount:
-                return False
-        return "GPU" not in demand or self.gpus.fits(demand["GPU"])
-
     def _will_fit(self, demand: dict[str, int]) -> bool:
-        """Whether it is enough to wait for the tasks that run: actors and blocked tasks keep what they hold."""
-        left = {name: self.capacity[name] - self.held_by_actors[name] for name in demand}
-        for lease, worker in self._blocked.items():
-            if worker.actor is None:
-                for name, amount in lease.shape.demand.items():
-                    if name in left and name != "CPU":
-                        left[name] -= amount
-        if "GPU" in demand:
-            kept = [
-                lease.gpus for worker in self._workers.values() for lease in worker.leases
-                if lease.gpus and (worker.actor is not None or lease.blocked)
-            ]
-            if not would_fit(demand["GPU"], self.capacity["GPU"], kept):
-                return False
-        return all(left[name] >= amount for name, amount in demand.items())
+        """Whether it is enough to wait for the tasks that run."""
+        blocked = [lease for lease, worker in self._blocked.items() if worker.actor is None]
+        kept = [
+            lease.gpus for worker in self._workers.values() for lease in worker.leases
+            if lease.gpus and (worker.actor is not None or lease.blocked)
+        ] if "GPU" in demand else []  # fmt: skip
+        return self._ledger.will_fit(demand, blocked, kept)
 
     def _missing_workers(self, shape: Shape) -> int:
         """How many more workers this shape could use right now."""
