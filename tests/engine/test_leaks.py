@@ -192,7 +192,7 @@ LEAKS: dict[str, Callable[[list[Any]], None]] = {
     "1 objects of the process": lambda kept: kept.append(engine.put(1)),
     "1 objects in shared memory": lambda kept: kept.append(engine.get(engine.put(np.zeros(100_000)))),
     "1 living actors": keep_maker,
-    "resources in use: {'CPU': 1.0}": lambda kept: keep_maker(kept, num_cpus=1),
+    "resources in use: {'CPU': 1.0": lambda kept: keep_maker(kept, num_cpus=1),
     "1 objects waited for": lambda kept: kept.append(square.remote(square.options(num_cpus=3).remote(1))),
     "file descriptor": lambda kept: kept.append(open(os.devnull)),  # noqa: SIM115
 }
