@@ -31,6 +31,7 @@ import zmq
 
 from . import messages as m
 from .session import Session
+from .unacknowledged import Unacknowledged
 
 EXPRESS_BYTES = 16 * 1024
 """Longer frames go by ZeroMQ: a receiver that is stopped must not fill what the kernel gives our lane."""
@@ -81,6 +82,9 @@ class Mailbox(Generic[F]):
         self._peers: dict[str, zmq.Socket[bytes]] = {}
         self._lanes: dict[str, str] = {}
         self._sent: dict[str, int] = {}
+        self._kept: dict[str, Unacknowledged] = {}
+        self._inboxes: dict[str, str] = {}
+        """Of peers whose inbox does not have their name."""
         self._expected: dict[str, int] = {}
         self._early: dict[str, dict[int, F]] = {}
         """Frames that overtook others, by sender and number."""
@@ -93,8 +97,14 @@ class Mailbox(Generic[F]):
         number = self._sent.get(peer)
         if number is None:
             number = 0
-            self._lanes[peer] = self._session.lane(peer)
-        data = m.encode(m.OutFrame(self.name, number, messages))
+            self._lanes[peer] = self._session.lane(self._inboxes.get(peer, peer))
+        kept = self._kept.get(peer)
+        if kept is None:
+            data = m.encode(m.OutFrame(self.name, number, messages))
+        else:
+            asking = [*messages, m.WantAcknowledgement(number)] if kept.asks() else messages
+            data = m.encode(m.OutFrame(self.name, number, asking))
+            kept.add(number, messages, len(data))
         self._sent[peer] = number + 1
         if len(data) <= EXPRESS_BYTES:
             try:
@@ -109,9 +119,24 @@ class Mailbox(Generic[F]):
         if socket is None:
             socket = self._context.socket(zmq.PUSH)
             socket.setsockopt(zmq.SNDHWM, 0)
-            socket.connect(self._session.address(peer))
+            socket.connect(self._session.address(self._inboxes.get(peer, peer)))
             self._peers[peer] = socket
         return socket
+
+    def keep(self, peer: str) -> Unacknowledged:
+        """From now on what is sent to ``peer`` is kept until it is acknowledged."""
+        kept = self._kept[peer] = Unacknowledged()
+        return kept
+
+    def moved(self, peer: str, inbox: str) -> list[list[m.Wire]]:
+        """A new process took the place of ``peer``: what is sent from now on goes to its ``inbox``, in order from 0.
+
+        Returns the messages, frame by frame, that the old one had not acknowledged.
+        """
+        self.forget(peer)
+        self._inboxes[peer] = inbox
+        kept = self._kept.get(peer)
+        return [] if kept is None else kept.take()
 
     def forget(self, peer: str) -> None:
         """Closes the connection to a process that is gone."""
@@ -203,6 +228,8 @@ class Mailbox(Generic[F]):
         if frame.number != expected:
             if sender in self._ended:
                 self.frames.append(frame)
+                return
+            if frame.number < expected:  # it came before
                 return
             self._early.setdefault(sender, {})[frame.number] = frame
             return

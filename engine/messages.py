@@ -144,6 +144,16 @@ class Submit(Batch, tag="submit"):
     """Specs of tasks."""
 
 
+class Resubmit(Batch, tag="resubmit"):
+    """Specs that an earlier incarnation of the node may have had: those it had are not run twice."""
+
+
+class WantAcknowledgement(Wire, tag="want_acknowledgement"):
+    """Say so when all frames up to this one are in the control store."""
+
+    frame: int
+
+
 class Done(Batch, tag="done"):
     """Outcomes, from the worker that ran the tasks."""
 
@@ -279,9 +289,9 @@ class Stop(Wire, tag="stop"):
 
 
 ToNode: TypeAlias = (
-    Hello | Function | Submit | Done | Logged | Blocked | Unblocked | Returned | Resolve | Stored | Escaped | Hold
-    | Release | NeedRoom | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor
-    | Reconcile | Pong | Ask | Print | Stop
+    Hello | Function | Submit | Resubmit | WantAcknowledgement | Done | Logged | Blocked | Unblocked | Returned
+    | Resolve | Stored | Escaped | Hold | Release | NeedRoom | CreateActor | ActorStarted | ActorExits | WatchActor
+    | KillActor | FindActor | Reconcile | Pong | Ask | Print | Stop
 )
 
 
@@ -314,6 +324,12 @@ class Results(Wire, tag="results"):
 
 class RawResults(Batch, tag="results"):
     """:class:`Results` as a worker sends it."""
+
+
+class Acknowledged(Wire, tag="acknowledged"):
+    """All frames up to this one are in the control store."""
+
+    frame: int
 
 
 class Ping(Wire, tag="ping"):
@@ -394,7 +410,7 @@ class Exit(Wire, tag="exit"):
 
 ToProcess: TypeAlias = (
     Welcome | Execute | Devices | Revoke | Results | Resolved | Call | ActorState | ActorFound | WorkerDied
-    | Reconciled | Ping | Publish | FreeBlocks | GiveRoom | Answer | Warning | Print | Exit
+    | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | GiveRoom | Answer | Warning | Print | Exit
 )
 
 

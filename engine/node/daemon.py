@@ -78,6 +78,8 @@ class Daemon:
             m.Hello: self._on_hello,
             m.Function: self.tasks.on_function,
             m.Submit: self.tasks.on_submit,
+            m.Resubmit: self.tasks.on_resubmit,
+            m.WantAcknowledgement: lambda sender, message: self.post(sender, m.Acknowledged(message.frame)),
             m.Done: self.tasks.on_done,
             m.Logged: self.tasks.on_logged,
             m.Blocked: self.tasks.on_blocked,

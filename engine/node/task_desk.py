@@ -39,13 +39,19 @@ class TaskDesk:
             self._functions.add(function.id)
             self._node.store.add_function(function.id, function.name, function.blob)
 
-    def on_submit(self, sender: str, message: m.Submit) -> None:
+    def on_resubmit(self, sender: str, message: m.Resubmit) -> None:
+        self.on_submit(sender, message, again=True)
+
+    def on_submit(self, sender: str, message: m.Submit | m.Resubmit, again: bool = False) -> None:
         tasks = self.tasks
         add_spec = self._node.store.add_spec
         for raw in message.items:
             spec = m.decode_spec(raw)
             if spec.parent_attempt:
                 if self._found_again(spec):
+                    continue
+            elif again:
+                if self._had(spec):
                     continue
             elif spec.task in tasks:  # sent twice
                 continue
@@ -57,6 +63,16 @@ class TaskDesk:
             if spec.deps and not self.arguments_there(task):
                 continue
             self.enqueue(task)
+
+    def _had(self, spec: m.Spec) -> bool:
+        """A submitter sends again what may have been lost: what is here is not run twice."""
+        if spec.task in self.tasks:
+            return True
+        outcome = self._node.store.outcome(spec.task)
+        if outcome is None:
+            return False
+        self._node.post(spec.owner, m.Results([outcome]))
+        return True
 
     def _found_again(self, spec: m.Spec) -> bool:
         """A parent that is re-run submits its children again; those that run or have ended are not run twice."""

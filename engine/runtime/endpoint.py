@@ -51,6 +51,7 @@ class Endpoint:
         self._watch_fd = watch_fd
         self._watched_ended = watched_ended
         self._mail: Mailbox[m.ProcessFrame] = Mailbox(session, name, m.decode_process_frame)
+        self.unacknowledged = self._mail.keep(m.NODE)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._mail.watch(self._wake_fd)
         if watch_fd >= 0:
@@ -120,6 +121,14 @@ class Endpoint:
                 except BaseException:  # Ctrl-C
                     out[peer] = messages + out.get(peer, [])
                     raise
+
+    def node_moved(self, inbox: str) -> None:
+        """Another incarnation of the node is at ``inbox``: it gets all that the last one had not acknowledged."""
+        with self._send_lock:
+            for messages in self._mail.moved(m.NODE, inbox):
+                self._mail.send(m.NODE, [
+                    m.Resubmit(message.items) if isinstance(message, m.Submit) else message for message in messages
+                ])
 
     def ended(self, peer: str) -> None:
         """A process is gone. Called by the leader."""

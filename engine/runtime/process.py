@@ -138,6 +138,7 @@ class ProcessBackend:
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Results: self._on_results,
             m.Resolved: lambda _, message: self.objects.arrived(message.object_id, message.value),
+            m.Acknowledged: lambda _, message: self.endpoint.unacknowledged.acknowledged(message.frame),
             m.Ping: lambda *_: self.post_node(m.Pong()),
             m.Publish: lambda _, message: self.objects.publish(message.object_id),
             m.ActorState: lambda _, message: self.calls.on_state(message),
