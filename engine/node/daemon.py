@@ -246,8 +246,10 @@ class Daemon:
                 self.post(self._newcomers.pop(), m.Welcome(self.session.name))
 
     def dismiss(self, worker: str) -> None:
-        self.pool.processes[worker].leaving = True
-        self.post(worker, m.Exit())
+        process = self.pool.processes.get(worker)
+        if process is not None:  # it may have ended, and its last words be what leads here
+            process.leaving = True
+            self.post(worker, m.Exit())
 
     def _worker_ended(self, process: Process, status: int) -> None:
         worker = process.id

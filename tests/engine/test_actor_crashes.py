@@ -4,11 +4,13 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 from crashing import DEATHS, REASONS, die_at_first, note, noted
-from waiting import is_gone, start_engine, wait_for
+from waiting import daemon_and_zygote, is_gone, start_engine, wait_for
 
 from rlflow import engine
+from rlflow.engine import api
 from rlflow.engine.exceptions import ActorDiedError, ActorUnavailableError, TaskError
 from rlflow.engine.testing import leak_check
 
@@ -232,3 +234,22 @@ def test_what_an_actor_waits_for_may_crash(tmp_path):
             return engine.get(crash_once.remote(path))
 
     assert engine.get(Boss.remote().delegate.remote(tmp_path / "runs")) == 7
+
+
+def test_its_process_ends_while_its_last_handle_goes():
+    """The node hears of both at once: of what is left to do for a process that is gone, nothing."""
+
+    actor = Victim.remote()
+    pid = engine.get(actor.pid.remote())
+    backend = api.current_backend()
+    daemon, _ = daemon_and_zygote(backend.supervisor_pid)
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        del actor
+        backend.endpoint.flush()
+        wait_for(lambda: not psutil.pid_exists(pid), "the zygote has seen the end")
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    wait_for(lambda: not backend.census()["living actors"], "the actor is dead")
+    assert engine.get(Victim.remote().pid.remote()) != pid
