@@ -29,6 +29,7 @@ def init(
     num_gpus: float | None = None,
     resources: Mapping[str, float] | None = None,
     object_store_memory: int | None = None,
+    object_spilling_directory: str | os.PathLike[str] | None = None,
     store_limit: int | None = None,
     memory: int | None = None,
     namespace: str = "default",
@@ -47,6 +48,8 @@ def init(
         num_gpus: GPUs likewise, whole ones; those that ``CUDA_VISIBLE_DEVICES`` names, or else the machine's.
         resources: further resources by name, e.g. ``{"camera": 1}``.
         object_store_memory: bytes of shared memory for large objects; 30 % of memory by default.
+        object_spilling_directory: folder on disk for large objects that find no room there; in the session's own
+            folder, below the system's folder for temporary files, by default.
         store_limit: bytes of records that the control store keeps, 1 GiB by default; the oldest that nothing needs
             any more go first.
         memory: bytes that tasks and actors may use together: the total of the resource, and a limit past which a worker
@@ -85,7 +88,7 @@ def init(
 
         started = start_local(
             num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, object_store_memory=object_store_memory,
-            store_limit=store_limit,
+            object_spilling_directory=object_spilling_directory, store_limit=store_limit,
             memory=memory,
             namespace=namespace, log_to_driver=log_to_driver, store=store, preload=tuple(preload),
             runtime_env=environment,

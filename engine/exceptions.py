@@ -133,7 +133,7 @@ class OwnerDiedError(ObjectLostError):
 
 
 class ObjectStoreFullError(EngineError, MemoryError):
-    """Shared memory has no room for the object; the message names size, capacity and the fix."""
+    """Neither shared memory nor disk has room for the object; the message names size, capacity and the fix."""
 
 
 class TaskUnschedulableError(EngineError):

@@ -32,6 +32,7 @@ def start_local(
     num_gpus: float | None,
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
+    object_spilling_directory: str | os.PathLike[str] | None,
     store_limit: int | None,
     memory: int | None,
     namespace: str,
@@ -45,6 +46,7 @@ def start_local(
     capacity = machine_resources(num_cpus, num_gpus, resources, memory, store_memory)
     session = create_session(
         store,
+        object_spilling_directory,
         driver="driver",
         driver_pid=os.getpid(),
         namespace=namespace,

@@ -28,12 +28,15 @@ class Inline(Wire, tag=0):
 
 
 class Shm(Wire, tag=1):
-    """A large value in shared memory: pickle and buffers one after the other, each aligned to 64 bytes."""
+    """A large value in a segment: pickle and buffers one after the other, each aligned to 64 bytes."""
 
     segment: str
     offset: int
+    """Of its block, which begins with a header (see ``store/segment.py``)."""
     sizes: list[int]
     refs: list[bytes] = []
+    generation: int = 0
+    """What the block's header says as long as the value is there."""
 
 
 class Failed(Wire, tag=2):

@@ -36,6 +36,8 @@ class Session:
     name: str
     folder: str
     shm: str
+    spill: str
+    """Folder for large objects that shared memory has no room for."""
     store: str
     driver: str
     driver_pid: int
@@ -81,7 +83,9 @@ class Session:
         return cls(**json.loads((Path(folder) / "session.json").read_text()))
 
 
-def create_session(store: str | os.PathLike[str] | None, **settings: Any) -> Session:
+def create_session(
+    store: str | os.PathLike[str] | None, spill: str | os.PathLike[str] | None, **settings: Any
+) -> Session:
     """Makes the folders of a new session, after sweeping those of dead ones.
 
     Raises OSError when a folder cannot be made; the message names it.
@@ -103,19 +107,25 @@ def create_session(store: str | os.PathLike[str] | None, **settings: Any) -> Ses
             shutil.rmtree(session_folder, ignore_errors=True)
     (session_folder / "logs").mkdir(mode=0o700)
     where = session_folder / "store" if store is None else Path(store).absolute()
-    try:
-        where.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        shutil.rmtree(session_folder)
-        shutil.rmtree(shm_base / name)
-        raise OSError(error.errno, f"cannot make the control store's folder: {error.strerror}", str(where)) from error
-    session = Session(name=name, folder=str(session_folder), shm=str(shm_base / name), store=str(where), **settings)
+    spilled = session_folder / "spilled" if spill is None else Path(spill).absolute() / f"rlflow-{name}"
+    for wanted, what in ((where, "the control store's folder"), (spilled, "the folder for spilled objects")):
+        try:
+            wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            shutil.rmtree(session_folder)
+            shutil.rmtree(shm_base / name)
+            raise OSError(error.errno, f"cannot make {what}: {error.strerror}", str(wanted)) from error
+    session = Session(
+        name=name, folder=str(session_folder), shm=str(shm_base / name), spill=str(spilled), store=str(where),
+        **settings,
+    )
     session.write()
     return session
 
 
 def remove_session(session: Session) -> None:
     shutil.rmtree(session.shm, ignore_errors=True)
+    shutil.rmtree(session.spill, ignore_errors=True)
     shutil.rmtree(session.folder, ignore_errors=True)
     for base in (Path(session.shm).parent, Path(session.folder).parent):
         with contextlib.suppress(OSError):  # another session is in there
@@ -161,6 +171,8 @@ def _sweep(folder: Path, base: Path) -> None:
         finally:
             os.close(fd)
         kill_survivors(str(base / entry.name))
+        with contextlib.suppress(OSError, ValueError, KeyError):  # it died while it was being made
+            shutil.rmtree(json.loads((base / entry.name / "session.json").read_text())["spill"], ignore_errors=True)
         shutil.rmtree(SHM / base.name / entry.name, ignore_errors=True)
         shutil.rmtree(base / entry.name, ignore_errors=True)
 

@@ -57,6 +57,7 @@ def main(folder: str) -> int:
     _kill_descendants(libc)
     if code:  # the driver lives and will read the logs before it removes the folder
         shutil.rmtree(session["shm"], ignore_errors=True)
+        shutil.rmtree(session["spill"], ignore_errors=True)
     else:
         _clean_up(session)
     return code
@@ -151,8 +152,8 @@ def _kill_descendants(libc: ctypes.CDLL) -> None:
 
 
 def _clean_up(session: dict[str, str]) -> None:
-    shutil.rmtree(session["shm"], ignore_errors=True)
-    shutil.rmtree(session["folder"], ignore_errors=True)
+    for key in ("shm", "spill", "folder"):
+        shutil.rmtree(session[key], ignore_errors=True)
     for key in ("shm", "folder"):
         try:
             Path(session[key]).parent.rmdir()

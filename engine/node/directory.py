@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 from ..ids import task_of
 from ..messages import Dep, Failed, Inline, Shm, Value
+from ..store.segment import owner_of
 from .leases import Task
 
 
@@ -268,7 +269,7 @@ class Directory:
                 continue
             if isinstance(value, Shm):
                 self.segments[value.segment] -= 1
-                freed.blocks.append((value.segment.rpartition("-")[0], value.segment, value.offset))
+                freed.blocks.append((owner_of(value.segment), value.segment, value.offset))
             if not isinstance(value, Failed):
                 for inner in value.refs:
                     inner_record = self._records.get(inner)

@@ -9,7 +9,10 @@ import os
 from typing import TYPE_CHECKING
 
 from .. import messages as m
+from ..exceptions import ObjectLostError
 from ..ids import HANDLE_INDEX
+from ..serialization import dump_engine_error
+from ..store.segment import owner_of
 from .directory import Directory, Freed
 
 if TYPE_CHECKING:
@@ -60,7 +63,15 @@ class ObjectDesk:
     # ------------------------------------------------------------ for the other desks
 
     def value(self, oid: bytes) -> m.Value | None:
-        return self.directory.known(oid) or self._node.store.value(oid)
+        """The value of an object that exists; an error in its place when its memory has been freed."""
+        known = self.directory.known(oid)
+        if known is not None:
+            return known
+        stored = self._node.store.value(oid)
+        if isinstance(stored, m.Shm):  # recorded with its task, but tracked no more
+            lost = ObjectLostError(f"ObjectRef({oid.hex()}) has been freed: nobody held it")
+            return m.Failed(dump_engine_error(lost))
+        return stored
 
     def exists(self, oid: bytes, value: m.Value, owner: str) -> None:
         ready, askers, freed = self.directory.exists(oid, value, owner)
@@ -88,6 +99,7 @@ class ObjectDesk:
 
     def drop_segments(self, process: str) -> None:
         """Removes those segments of a dead process in which nothing lives any more."""
-        for entry in os.scandir(self._node.session.shm):
-            if entry.name.rpartition("-")[0] == process and not self.directory.segments[entry.name]:
-                os.unlink(entry.path)
+        for folder in (self._node.session.shm, self._node.session.spill):
+            for entry in os.scandir(folder):
+                if owner_of(entry.name) == process and not self.directory.segments[entry.name]:
+                    os.unlink(entry.path)

@@ -42,7 +42,7 @@ def pack_arguments(process: ProcessBackend, args: tuple[Any, ...], kwargs: dict[
         process.objects.escape(ref)
         nested.append(ref.binary())
     pins += serialized.refs
-    value = process.pack(serialized)
+    value = process.storage.pack(serialized)
     if isinstance(value, m.Inline):
         return Packed(value, deps, nested, pins)
     ref = process.objects.own_put(object_id(process.scope.next_task(), 0), value, serialized.refs)

@@ -7,18 +7,14 @@ to :meth:`ProcessBackend._handle`. See ``endpoint.py`` for who leads, ``objects.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from contextvars import ContextVar
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,38 +22,25 @@ import msgspec
 from .. import messages as m
 from ..backend import ActorInfo
 from ..context import RuntimeContext
-from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError, ObjectStoreFullError, UnsupportedError
+from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError, UnsupportedError
 from ..functions import Exported
 from ..ids import child_scope, handle_id, object_id, task_id
 from ..options import UNITS, ActorOptions, NearObject, TaskOptions, demand
 from ..refs import ObjectRef
 from ..runtime_env import merged
-from ..serialization import dumps, load_error, loads
+from ..serialization import dumps
 from ..session import Session
-from ..store.arena import Arena
-from ..store.reader import SegmentReader
 from .actor_calls import CALLS_PER_BATCH, ActorCalls, PendingCall
 from .arguments import Packed, pack_arguments
 from .awaiting import LoopBridges, settle
 from .endpoint import LINGER_MS, Endpoint
 from .objects import Entry, ObjectTable
 from .reconciliation import Reconciliation
+from .storage import Storage
 from .unfinished import Unfinished
 
 SPECS_PER_BATCH = 128
-ROOM_SECONDS = 1.0
-"""How long an object waits for room in a full store."""
-
-ROOM_TRIES = 50
-INLINE_BYTES = 8 * 1024
-"""Larger values go through shared memory."""
-
 FEW = 8
-MANY = 1000
-
-CONTAINER_BYTES = 1 << 20
-"""A larger object does not live on just because a ref that came out of it does."""
-
 log = logging.getLogger("rlflow.engine")
 
 
@@ -89,15 +72,6 @@ current_scope: ContextVar[TaskScope | None] = ContextVar("current_scope", defaul
 """In actors that run several calls at a time: the one that this thread or coroutine runs."""
 
 
-class _Unpickling(threading.local):
-    """What a thread is unpickling."""
-
-    lent = False
-    """Arguments of a task: whoever submitted it keeps alive what they refer to, until the reply."""
-    pins: list[ObjectRef] | None = None
-    """A ref to the object, if the refs inside it shall hold it."""
-
-
 class ProcessBackend:
     """See :class:`rlflow.engine.backend.Backend`. The driver's; workers extend it (``worker/backend.py``)."""
 
@@ -119,9 +93,7 @@ class ProcessBackend:
         self.post_node: Callable[[m.Wire], None] = lambda message: self.endpoint.post(m.NODE, message)
         self.objects = ObjectTable(process, self.post_node)
         self.endpoint.before_flush = self.objects.drain
-        folder = Path(session.shm)
-        self.arena = Arena(folder, process, session.object_store_memory)
-        self.reader = SegmentReader(folder, self.objects.release)
+        self.storage = Storage(session, process, self.objects, self.endpoint, self.post_node)
         self.calls = ActorCalls(self)
         self.objects.on_handle_gone = self.calls.forget
         self.reconciliation = Reconciliation(self.post_node)
@@ -133,7 +105,6 @@ class ProcessBackend:
         self._pins: dict[bytes, list[ObjectRef]] = {}
         self._answers: dict[int, Any] = {}
         self._tokens = count(1)
-        self.unpickling = _Unpickling()
         self._bridges = LoopBridges()
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Results: self._on_results,
@@ -144,8 +115,8 @@ class ProcessBackend:
             m.ActorState: lambda _, message: self.calls.on_state(message),
             m.ActorFound: lambda _, message: self._answers.__setitem__(message.token, message),
             m.Answer: lambda _, message: self._answers.__setitem__(message.token, message.payload),
-            m.FreeBlocks: self._on_free_blocks,
-            m.GiveRoom: lambda *_: self.arena.give_back(),
+            m.FreeBlocks: lambda _, message: self.storage.free(message.blocks),
+            m.GiveRoom: lambda *_: self.storage.arena.give_back(),
             m.WorkerDied: self._on_worker_died,
             m.Reconciled: lambda _, message: self.reconciliation.answered(message.page),
             m.Warning: lambda _, message: log.warning(message.text),
@@ -304,27 +275,8 @@ class ProcessBackend:
         serialized = dumps(value)
         for inner in serialized.refs:
             self.objects.escape(inner)
-        return self.objects.own_put(object_id(self.scope.next_task(), 0), self.pack(serialized), serialized.refs)
-
-    def pack(self, serialized: Any) -> m.Inline | m.Shm:
-        """A serialised value as it travels: inline when it is small, in this process's arena otherwise."""
-        refs = [ref.binary() for ref in serialized.refs]
-        if not serialized.buffers and len(serialized.data) <= INLINE_BYTES:
-            return m.Inline(serialized.data, [], refs)
-        if serialized.nbytes() <= INLINE_BYTES:
-            return m.Inline(serialized.data, [bytes(buffer.raw()) for buffer in serialized.buffers], refs)
-        if serialized.nbytes() > self.session.object_store_memory:
-            return self.arena.write(serialized, refs)  # raises: no waiting will help
-        with suppress(ObjectStoreFullError):
-            return self.arena.write(serialized, refs)
-        # What was dropped may be on its way back to us, and other processes may keep memory that they do not use.
-        self.arena.give_back()
-        self.post_node(m.NeedRoom())
-        for _ in range(ROOM_TRIES):
-            self.endpoint.wait_until(lambda: False, timeout=ROOM_SECONDS / ROOM_TRIES)
-            with suppress(ObjectStoreFullError):
-                return self.arena.write(serialized, refs)
-        return self.arena.write(serialized, refs)
+        packed = self.storage.pack(serialized)
+        return self.objects.own_put(object_id(self.scope.next_task(), 0), packed, serialized.refs)
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         self.endpoint.flush()  # first of all: what is waited for may not have been sent yet
@@ -334,7 +286,7 @@ class ProcessBackend:
             raise GetTimeoutError(
                 f"{len(missing)} of {len(refs)} objects were not ready after {timeout} s; the first is {missing[0]!r}"
             )
-        return [self.load(ref.binary(), entry.value) for ref, entry in zip(refs, entries, strict=True)]
+        return [self.storage.load(ref.binary(), entry.value) for ref, entry in zip(refs, entries, strict=True)]
 
     def _wait_for_all(self, refs: Sequence[ObjectRef], entries: list[Entry], timeout: float | None) -> bool:
         self._ask_for(refs, entries)
@@ -408,46 +360,12 @@ class ProcessBackend:
         if ids:
             self.post_node(m.Resolve(ids))
 
-    def load(self, oid: bytes, value: m.Value | None) -> Any:
-        """The Python value of an object that is here; raises its error."""
-        if type(value) is m.Inline and not value.refs:
-            return loads(value.data, buffers=value.buffers)
-        if isinstance(value, m.Failed):
-            raise load_error(value.error)
-        assert value is not None
-        if value.refs and not self.unpickling.lent and _is_small(value):
-            return self._load_container(oid, value)
-        return self._load(oid, value)
-
-    def _load_container(self, oid: bytes, value: m.Inline | m.Shm) -> Any:
-        """A value with refs inside that shall keep it alive as long as they live."""
-        outer = self.unpickling.pins
-        self.unpickling.pins = [self.objects.adopt(oid, register=False)]
-        collecting = len(value.refs) > MANY and gc.isenabled()
-        if collecting:  # it would run again and again over what has just been made, and find nothing
-            gc.disable()
-        try:
-            return self._load(oid, value)
-        finally:
-            self.unpickling.pins = outer
-            if collecting:
-                gc.enable()
-
-    def _load(self, oid: bytes, value: m.Inline | m.Shm) -> Any:
-        if isinstance(value, m.Inline):
-            return loads(value.data, buffers=value.buffers)
-        self.objects.pin(oid)
-        loaded, pinned = self.reader.load(oid, value)
-        if not pinned:
-            self.objects.unpin_now(oid)
-        return loaded
-
     def adopt(self, oid: bytes) -> ObjectRef:
-        container = self.unpickling.pins
+        container = self.storage.unpickling.pins
         if container is not None:
             return self.objects.adopt(oid, False, container)
         self.scope.adopted.add(oid)
-        return self.objects.adopt(oid, register=not self.unpickling.lent)
+        return self.objects.adopt(oid, register=not self.storage.unpickling.lent)
 
     def future(self, ref: ObjectRef) -> Future[Any]:
         future: Future[Any] = Future()
@@ -486,7 +404,7 @@ class ProcessBackend:
         if entry.value is None:
             return None, EngineStateError(self.failure)
         try:
-            return self.load(ref.binary(), entry.value), None
+            return self.storage.load(ref.binary(), entry.value), None
         except BaseException as error:
             return None, error
 
@@ -515,13 +433,9 @@ class ProcessBackend:
                 self.calls.finished(task)
             ended(task)
 
-    def _on_free_blocks(self, sender: str, message: m.FreeBlocks) -> None:
-        for segment, offset in message.blocks:
-            self.arena.free(segment, offset)
-
     def _on_worker_died(self, sender: str, message: m.WorkerDied) -> None:
         self.endpoint.ended(message.worker)
-        self.reader.forget(message.worker)
+        self.storage.reader.forget(message.worker)
         self.reconciliation.ask(message.worker, self.unfinished.tasks())
 
     def _on_print(self, sender: str, message: m.Print) -> None:
@@ -560,7 +474,7 @@ class ProcessBackend:
             "calls on their way": len(self.calls.in_flight),
             "actors known to the process": len(self.calls),
             "arguments held for tasks": len(self._pins),
-            "blocks of shared memory of the process": self.arena.blocks(),
+            "blocks of shared memory of the process": self.storage.arena.blocks(),
             **self._ask("census"),
         }
 
@@ -599,12 +513,7 @@ class ProcessBackend:
         self.failure = self.failure or "the engine was shut down before the object was ready"
         self.objects.give_up()
         self.objects.clear()
-        self.reader.close()
-        self.arena.close()
-
-
-def _is_small(value: m.Inline | m.Shm) -> bool:
-    return isinstance(value, m.Inline) or sum(value.sizes) <= CONTAINER_BYTES
+        self.storage.close()
 
 
 _NOTHING = Packed(None, [], [], [])

@@ -46,7 +46,7 @@ class Attempt:
         """Raises ArgumentFailed when one of them is an error."""
         backend = self._backend
         spec = self._spec
-        backend.unpickling.lent = True
+        backend.storage.unpickling.lent = True
         try:
             positional: Any = ()
             kwargs: dict[str, Any] = {}
@@ -58,7 +58,7 @@ class Attempt:
                     continue
                 if isinstance(dep.value, m.Failed):
                     raise ArgumentFailed(dep.value.error)
-                value = backend.load(dep.object_id, dep.value)
+                value = backend.storage.load(dep.object_id, dep.value)
                 if isinstance(dep.value, m.Shm):
                     self.scope.adopted.add(dep.object_id)
                 if dep.slot == WHOLE:
@@ -68,7 +68,7 @@ class Attempt:
                 else:
                     kwargs[dep.slot] = value
         finally:
-            backend.unpickling.lent = False
+            backend.storage.unpickling.lent = False
         return args, kwargs
 
     def pack(self, result: Any) -> list[m.Value]:
@@ -82,7 +82,7 @@ class Attempt:
         serialized = dumps(value)
         for ref in serialized.refs:
             self._backend.objects.escape(ref)
-        return self._backend.pack(serialized)
+        return self._backend.storage.pack(serialized)
 
     def failure(self, error: BaseException) -> list[m.Value]:
         """The error in place of each return."""

@@ -21,13 +21,19 @@ from rlflow.engine.serialization import dumps
 from rlflow.engine.store.allocator import ALIGNMENT
 from rlflow.engine.store.arena import FIRST_SEGMENT, Arena
 from rlflow.engine.store.reader import SegmentReader
+from rlflow.engine.store.segment import Folders
 
 CAPACITY = 16 << 20
 
 
 @pytest.fixture
-def arena(tmp_path: Path) -> Iterator[Arena]:
-    arena = Arena(tmp_path, "w1", CAPACITY)
+def folders(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return Folders(tmp_path, tmp_path_factory.mktemp("disk"))
+
+
+@pytest.fixture
+def arena(folders: Folders) -> Iterator[Arena]:
+    arena = Arena(folders, "w1", CAPACITY)
     yield arena
     arena.close()
 
@@ -38,15 +44,21 @@ def unpinned() -> list[bytes]:
 
 
 @pytest.fixture
-def reader(tmp_path: Path, unpinned: list[bytes]) -> Iterator[SegmentReader]:
-    reader = SegmentReader(tmp_path, unpinned.append)
+def reader(folders: Folders, unpinned: list[bytes]) -> Iterator[SegmentReader]:
+    reader = SegmentReader(folders, unpinned.append)
     yield reader
     gc.collect()
     reader.close()
 
 
 def write(arena: Arena, value: object) -> Shm:
-    return arena.write(dumps(value), [])
+    written = arena.write(dumps(value), [])
+    assert written is not None, "no room"
+    return written
+
+
+def has_no_room(arena: Arena, value: object) -> bool:
+    return arena.write(dumps(value), []) is None
 
 
 VALUES = st.recursive(
@@ -85,14 +97,17 @@ def test_another_process_reads_the_same_bytes(arena, tmp_path):
         "from pathlib import Path\n"
         "from rlflow.engine.messages import Shm\n"
         "from rlflow.engine.store.reader import SegmentReader\n"
-        "reader = SegmentReader(Path(sys.argv[1]), lambda _: None)\n"
-        "value = Shm(sys.argv[2], int(sys.argv[3]), [int(size) for size in sys.argv[4].split(',')])\n"
+        "from rlflow.engine.store.segment import Folders\n"
+        "reader = SegmentReader(Folders(Path(sys.argv[1]), Path(sys.argv[1])), lambda _: None)\n"
+        "sizes = [int(size) for size in sys.argv[4].split(',')]\n"
+        "value = Shm(sys.argv[2], int(sys.argv[3]), sizes, [], int(sys.argv[5]))\n"
         "arrays, pinned = reader.load(b'id', value)\n"
         "print(pinned, *[hashlib.sha256(array).hexdigest() for array in arrays])\n"
     )
     sizes = ",".join(map(str, written.sizes))
     done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path, written.segment, str(written.offset), sizes],
+        [sys.executable, "-c", program, tmp_path, written.segment, str(written.offset), sizes,
+         str(written.generation)],
         capture_output=True, text=True, check=True,
     )
     assert done.stdout.split() == ["True", *[hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]]
@@ -154,8 +169,8 @@ def test_a_value_that_cannot_be_loaded_leaves_no_pin(arena, reader, unpinned):
     assert unpinned == [b"id"]
 
 
-def test_arrays_outlive_the_reader(arena, tmp_path, unpinned):
-    reader = SegmentReader(tmp_path, unpinned.append)
+def test_arrays_outlive_the_reader(arena, folders, unpinned):
+    reader = SegmentReader(folders, unpinned.append)
     loaded, _ = reader.load(b"id", write(arena, np.arange(1000)))
     reader.close()
     assert loaded.sum() == 499_500
@@ -183,28 +198,106 @@ def test_an_endless_stream_fits_while_it_is_freed(arena, tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == FIRST_SEGMENT
 
 
-def test_a_full_store_says_how_large_it_is_and_what_helps(arena):
-    kept = [write(arena, np.zeros(5 << 20, np.uint8)) for _ in range(2)]
+def test_a_store_that_memory_and_disk_have_no_room_for_says_how_large_it_is_and_what_helps(arena, folders):
+    folders.disk.rmdir()
     with pytest.raises(ObjectStoreFullError) as caught:
-        write(arena, np.zeros(12_000_000, np.uint8))
+        arena.write_to_disk(dumps(np.zeros(12_000_000, np.uint8)), [])
     text = str(caught.value)
     assert "12.0 MB" in text and "17 MB" in text and "object_store_memory" in text and "engine.init()" in text
+    assert str(folders.disk) in text and "object_spilling_directory" in text
+    assert arena.blocks() == 0
+
+
+def test_a_full_disk_is_an_error_and_takes_no_room():
+    """With a limit on the size of files in place of a full disk: both are errors when room is reserved."""
+    program = (
+        "import resource, signal, sys, tempfile, numpy as np\n"
+        "from pathlib import Path\n"
+        "from rlflow.engine.exceptions import ObjectStoreFullError\n"
+        "from rlflow.engine.serialization import dumps\n"
+        "from rlflow.engine.store.arena import Arena\n"
+        "from rlflow.engine.store.segment import Folders\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9 << 20, 9 << 20))\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    arena = Arena(Folders(Path(folder), Path(folder)), 'w1', 1 << 20)\n"
+        "    arena.write_to_disk(dumps(np.zeros(4 << 20, np.uint8)), [])\n"
+        "    try:\n"
+        "        arena.write_to_disk(dumps(np.zeros(20 << 20, np.uint8)), [])\n"
+        "    except ObjectStoreFullError:\n"
+        "        print(len(list(Path(folder).iterdir())), arena.blocks())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
+
+
+def test_what_memory_has_no_room_for_is_read_from_disk(arena, reader, folders, unpinned):
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, size, dtype=np.uint8) for size in (100_000, 20_000_000, 3_000_001, 65)]
+    written = [arena.write_to_disk(dumps(array), []) for array in arrays]
+    loaded = [reader.load(b"id", value)[0] for value in written]
+    assert all(np.array_equal(*pair) for pair in zip(loaded, arrays, strict=True))
+    assert not any(folders.memory.iterdir())
+    for value in written:
+        arena.free(value.segment, value.offset)
+    assert not any(folders.disk.iterdir()), "files go with their last value"
+    assert all(np.array_equal(*pair) for pair in zip(loaded, arrays, strict=True)), "mappings stay valid"
+    loaded.clear()
+    assert unpinned == [b"id"] * 4
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_late_reader_of_a_freed_block_is_caught(arena, reader, unpinned, on_disk):
+    def put(value: object) -> Shm:
+        return arena.write_to_disk(dumps(value), []) if on_disk else write(arena, value)
+
+    neighbour = put(np.zeros(1000))
+    old = put(np.zeros(1000))
+    assert reader.load(b"id", old)[0].sum() == 0
+    unpinned.clear()
+    arena.free(old.segment, old.offset)
+    with pytest.raises(ObjectLostError, match="freed"):
+        reader.load(b"old", old)
+    new = put(np.ones(1000))
+    assert (new.segment, new.offset) == (old.segment, old.offset)
+    with pytest.raises(ObjectLostError, match="freed"):
+        reader.load(b"old", old)
+    assert reader.load(b"id", new)[0].sum() == 1000
+    assert reader.load(b"id", neighbour)[0].sum() == 0
+    assert unpinned[:2] == [b"old", b"old"], "a load that failed holds nothing"
+
+
+def test_pages_given_back_are_taken_again(arena, reader, folders):
+    kept = write(arena, np.full(3_000_000, 7, np.uint8))
+    dropped = write(arena, np.zeros(9_000_000, np.uint8))
+    arena.free(dropped.segment, dropped.offset)
+    arena.give_back()
+    taken = sum(path.stat().st_blocks * 512 for path in folders.memory.iterdir())
+    assert taken < 3_100_000
+    again = write(arena, np.arange(9_000_000, dtype=np.uint8))
+    assert (again.segment, again.offset) == (dropped.segment, dropped.offset)
+    assert np.array_equal(reader.load(b"id", again)[0], np.arange(9_000_000, dtype=np.uint8))
+    assert (reader.load(b"id", kept)[0] == 7).all()
+
+
+def test_a_store_is_full_when_its_values_fill_it(arena):
+    kept = [write(arena, np.zeros(5 << 20, np.uint8)) for _ in range(2)]
+    assert has_no_room(arena, np.zeros(12_000_000, np.uint8))
     write(arena, np.zeros(1 << 20, np.uint8))  # a smaller one still fits
     for block in kept:
         arena.free(block.segment, block.offset)
     write(arena, np.zeros(5 << 20, np.uint8))
 
 
-def test_the_capacity_is_shared_by_all_processes(arena, tmp_path):
-    other = Arena(tmp_path, "w2", CAPACITY)
+def test_the_capacity_is_shared_by_all_processes(arena, folders):
+    other = Arena(folders, "w2", CAPACITY)
     write(arena, np.zeros(10 << 20, np.uint8))
-    with pytest.raises(ObjectStoreFullError):
-        write(other, np.zeros(10 << 20, np.uint8))
+    assert has_no_room(other, np.zeros(10 << 20, np.uint8))
     write(other, np.zeros(2 << 20, np.uint8))
     other.close()
 
 
-def test_segments_may_vanish_while_another_grows(arena, tmp_path):
+def test_segments_may_vanish_while_another_grows(folders, tmp_path):
     """The node removes those of dead processes at any time."""
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -219,7 +312,7 @@ def test_segments_may_vanish_while_another_grows(arena, tmp_path):
     thread.start()
     try:
         for i in range(300):
-            other = Arena(tmp_path, f"x{i}", 1 << 40)
+            other = Arena(folders, f"x{i}", 1 << 40)
             written = write(other, np.zeros(10, np.uint8))
             other.close()
             os.unlink(tmp_path / written.segment)

@@ -21,7 +21,7 @@ SHORT, LONG = 10, 2 * EXPRESS_BYTES
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
     created = create_session(
-        None, driver="driver", driver_pid=0, namespace="", capacity={}, gpus=[], runtime_env="",
+        None, None, driver="driver", driver_pid=0, namespace="", capacity={}, gpus=[], runtime_env="",
         worker_memory=0, memory_threshold=1.0,
         object_store_memory=0, store_limit=0, log_to_driver=False, preload=[], sys_path=[],
     )

@@ -11,7 +11,6 @@ from waiting import start_engine, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.exceptions import ObjectStoreFullError
 from rlflow.engine.testing import leak_check
 
 CAPACITY = 100_000_000
@@ -381,30 +380,3 @@ def test_an_actor_ends_with_the_actor_that_holds_it():
     engine.get([outer.keep.remote({"handle": inner}), inner.pid.remote()])
     del inner, outer
     wait_for(lambda: living() == 0, "both actors end")
-
-
-# --- a full store ---
-
-
-def test_a_full_store_says_so():
-    held = []
-    with pytest.raises(ObjectStoreFullError) as caught:
-        for _ in range(30):
-            held.append(engine.put(np.ones(LARGE)))
-    said = str(caught.value)
-    assert "5.0 MB" in said and "100 MB" in said and "object_store_memory" in said
-    assert 10 <= len(held) < 20
-    held.clear()
-    wait_for_objects(0)
-    assert engine.get(total.remote(engine.put(np.ones(LARGE)))) == LARGE
-
-
-def test_an_object_larger_than_the_store():
-    with pytest.raises(ObjectStoreFullError, match=r"200\.\d MB.*100 MB"):
-        engine.put(np.ones(25_000_000))
-
-
-def test_a_result_that_does_not_fit_is_the_tasks_error():
-    with pytest.raises(ObjectStoreFullError, match="object_store_memory"):
-        engine.get(make.remote(25_000_000))
-    assert engine.get(total.remote(make.remote(10, 1))) == 10.0

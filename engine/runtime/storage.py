@@ -1,0 +1,139 @@
+"""Where the values of one process go and come from: into messages, into its arena, onto disk; and back.
+
+A value that memory has no room for waits a moment, because what was dropped may be on its way back; then it goes to
+disk. A wait that brought nothing is not repeated until something in memory has become free, or a program that keeps
+more than fits would wait for each of its objects.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import messages as m
+from ..refs import ObjectRef
+from ..serialization import Serialized, load_error, loads
+from ..session import Session
+from ..store.arena import Arena
+from ..store.reader import SegmentReader
+from ..store.segment import Folders
+from .endpoint import Endpoint
+from .objects import ObjectTable
+
+ROOM_SECONDS = 0.2
+"""How long an object waits for room in a full store before it goes to disk."""
+
+ROOM_TRIES = 40
+INLINE_BYTES = 8 * 1024
+"""Larger values go through shared memory."""
+
+MANY = 1000
+
+CONTAINER_BYTES = 1 << 20
+"""A larger object does not live on just because a ref that came out of it does."""
+
+
+class _Unpickling(threading.local):
+    """What a thread is unpickling."""
+
+    lent = False
+    """Arguments of a task: whoever submitted it keeps alive what they refer to, until the reply."""
+    pins: list[ObjectRef] | None = None
+    """A ref to the object, if the refs inside it shall hold it."""
+
+
+class Storage:
+    """See the module's essay."""
+
+    def __init__(
+        self, session: Session, process: str, objects: ObjectTable, endpoint: Endpoint,
+        post_node: Callable[[m.Wire], None],
+    ) -> None:
+        folders = Folders(Path(session.shm), Path(session.spill))
+        self.arena = Arena(folders, process, session.object_store_memory)
+        self.reader = SegmentReader(folders, objects.release)
+        self.unpickling = _Unpickling()
+        self._capacity = session.object_store_memory
+        self._objects = objects
+        self._endpoint = endpoint
+        self._post_node = post_node
+        self._waited_in_vain = False
+
+    def pack(self, serialized: Serialized) -> m.Inline | m.Shm:
+        """A serialised value as it travels: inline when it is small, in a segment of this process otherwise.
+
+        Raises ObjectStoreFullError when neither memory nor disk has room.
+        """
+        refs = [ref.binary() for ref in serialized.refs]
+        if not serialized.buffers and len(serialized.data) <= INLINE_BYTES:
+            return m.Inline(serialized.data, [], refs)
+        size = serialized.nbytes()
+        if size <= INLINE_BYTES:
+            return m.Inline(serialized.data, [bytes(buffer.raw()) for buffer in serialized.buffers], refs)
+        written = self.arena.write(serialized, refs)
+        if written is None and size <= self._capacity and not self._waited_in_vain:
+            written = self._write_when_there_is_room(serialized, refs)
+        return written or self.arena.write_to_disk(serialized, refs)
+
+    def _write_when_there_is_room(self, serialized: Serialized, refs: list[bytes]) -> m.Shm | None:
+        """Waits for what was dropped and is on its way back, and for memory that other processes do not use."""
+        self.arena.give_back()
+        self._post_node(m.NeedRoom())
+        for _ in range(ROOM_TRIES):
+            self._endpoint.wait_until(lambda: False, timeout=ROOM_SECONDS / ROOM_TRIES)
+            written = self.arena.write(serialized, refs)
+            if written is not None:
+                return written
+        self._waited_in_vain = True
+        return None
+
+    def free(self, blocks: list[tuple[str, int]]) -> None:
+        """Nobody holds these (segment, offset) any more."""
+        for segment, offset in blocks:
+            if self.arena.free(segment, offset):
+                self._waited_in_vain = False
+
+    def load(self, oid: bytes, value: m.Value | None) -> Any:
+        """The Python value of an object that is here; raises its error."""
+        if type(value) is m.Inline and not value.refs:
+            return loads(value.data, buffers=value.buffers)
+        if isinstance(value, m.Failed):
+            raise load_error(value.error)
+        assert value is not None
+        if value.refs and not self.unpickling.lent and _is_small(value):
+            return self._load_container(oid, value)
+        return self._load(oid, value)
+
+    def _load_container(self, oid: bytes, value: m.Inline | m.Shm) -> Any:
+        """A value with refs inside that shall keep it alive as long as they live."""
+        outer = self.unpickling.pins
+        self.unpickling.pins = [self._objects.adopt(oid, register=False)]
+        collecting = len(value.refs) > MANY and gc.isenabled()
+        if collecting:  # it would run again and again over what has just been made, and find nothing
+            gc.disable()
+        try:
+            return self._load(oid, value)
+        finally:
+            self.unpickling.pins = outer
+            if collecting:
+                gc.enable()
+
+    def _load(self, oid: bytes, value: m.Inline | m.Shm) -> Any:
+        if isinstance(value, m.Inline):
+            return loads(value.data, buffers=value.buffers)
+        self._objects.pin(oid)
+        loaded, pinned = self.reader.load(oid, value)
+        if not pinned:
+            self._objects.unpin_now(oid)
+        return loaded
+
+    def close(self) -> None:
+        self.reader.close()
+        self.arena.close()
+
+
+def _is_small(value: m.Inline | m.Shm) -> bool:
+    return isinstance(value, m.Inline) or sum(value.sizes) <= CONTAINER_BYTES
