@@ -30,6 +30,9 @@ ROOM_TRIES = 40
 INLINE_BYTES = 8 * 1024
 """Larger values go through shared memory."""
 
+WORTH_A_LOOK = 256 * 1024
+"""From this size on a look for blocks that have become free costs less than fresh pages would."""
+
 MANY = 1000
 
 CONTAINER_BYTES = 1 << 20
@@ -73,6 +76,9 @@ class Storage:
         size = serialized.nbytes()
         if size <= INLINE_BYTES:
             return m.Inline(serialized.data, [bytes(buffer.raw()) for buffer in serialized.buffers], refs)
+        if size >= WORTH_A_LOOK:
+            self._endpoint.flush()
+            self._endpoint.catch_up()
         written = self.arena.write(serialized, refs)
         if written is None and size <= self._capacity and not self._waited_in_vain:
             written = self._write_when_there_is_room(serialized, refs)
