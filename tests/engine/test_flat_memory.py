@@ -85,7 +85,7 @@ def test_a_dead_actor_is_forgotten_with_its_last_handle():
     table._actors[actor.id] = actor
     actor.state = DEAD
     assert table.get(b"a") is actor and not table.is_living(b"a")
-    table.forget(actor)
+    table.remove(actor)
     assert table.get(b"a") is None
 
 
