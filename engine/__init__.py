@@ -15,11 +15,10 @@ The names and their meanings are Ray's, so that a program ports by its import:
 ``docs/architecture.md`` has the processes, the protocol and who owns which state.
 """
 
-from typing import Any
-
 from . import actor, exceptions, util
 from .api import (
     available_resources,
+    cancel,
     cluster_resources,
     get,
     get_gpu_ids,
@@ -36,15 +35,6 @@ from .options import NearObject
 from .refs import ObjectRef
 from .remote import ActorClass, ActorHandle, RemoteFunction, exit_actor, get_actor, kill, method, remote
 
-_NOT_YET = frozenset({"cancel"})
-
-
-def __getattr__(name: str) -> Any:
-    if name in _NOT_YET:
-        raise AttributeError(f"engine.{name} is not supported yet")
-    raise AttributeError(f"module 'rlflow.engine' has no attribute {name!r}")
-
-
 __all__ = [
     "ActorClass",
     "ActorHandle",
@@ -53,6 +43,7 @@ __all__ = [
     "RemoteFunction",
     "actor",
     "available_resources",
+    "cancel",
     "cluster_resources",
     "exceptions",
     "exit_actor",

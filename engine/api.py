@@ -185,6 +185,23 @@ def wait(
     return current_backend().wait(refs, num_returns, timeout)
 
 
+def cancel(ref: ObjectRef, *, force: bool = False, recursive: bool = True) -> None:
+    """Ends the task (or actor call) whose result ``ref`` is; ``get(ref)`` then raises TaskCancelledError.
+
+    What has not begun never does. A task that runs gets a KeyboardInterrupt where its code stands, also in ``get`` and
+    in ``time.sleep``; a coroutine of an actor an ``asyncio.CancelledError``; a method that runs in a thread goes on. A
+    task that has ended stays as it is.
+
+    Args:
+        ref: a result of the task.
+        force: kill the worker that runs it, for code that does not react. Not for actor calls (ValueError).
+        recursive: also what the task submitted.
+    """
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"cancel() takes an ObjectRef, got {type(ref).__name__}; kill() ends an actor")
+    current_backend().cancel(ref, force, recursive)
+
+
 def cluster_resources() -> dict[str, float]:
     """All resources by name."""
     return current_backend().cluster_resources()

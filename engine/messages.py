@@ -59,6 +59,8 @@ class Dep(Wire):
     value: Value | None = None
 
 
+ANY_ERROR = b"*"
+
 TASK, ACTOR, CALL = 0, 1, 2
 """Kinds of specs: a task, the creation of an actor, a call of an actor's method."""
 
@@ -92,6 +94,10 @@ class Spec(Wire):
     """Its ``runtime_env`` as text, if it is not the session's."""
     actor_name: str = ""
     """Of the creation of a named actor."""
+    retry_exceptions: bytes = b""
+    """Which errors of its own it is run again for: pickled classes, or ``ANY_ERROR``; empty: none."""
+    max_calls: int = 0
+    """Of its function, after which a worker leaves; 0: any number."""
 
 
 class Outcome(Wire):
@@ -108,8 +114,9 @@ class Outcome(Wire):
     """Borrowed objects that the worker still holds after the task; the owner registers them for it."""
 
 
-FINISHED, FAILED, CRASHED = 0, 1, 2
-OUTCOME_NAMES = {FINISHED: "finished", FAILED: "failed", CRASHED: "crashed"}
+FINISHED, FAILED, CRASHED, CANCELLED, RETRIED = range(5)
+OUTCOME_NAMES = {FINISHED: "finished", FAILED: "failed", CRASHED: "crashed", CANCELLED: "cancelled"}
+"""``RETRIED`` is no end: the node runs the task again, and its owner hears nothing."""
 
 
 class Assignment(Wire):
@@ -181,6 +188,18 @@ class Returned(Wire, tag="returned"):
     """Answer to Revoke: these had not been started."""
 
     tasks: list[bytes]
+
+
+class Retiring(Wire, tag="retiring"):
+    """From a worker that has run a function ``max_calls`` times: it leaves, and starts nothing any more."""
+
+
+class Cancel(Wire, tag="cancel"):
+    """End a task (and with ``recursive`` what it submitted, also if it has ended itself)."""
+
+    task: bytes
+    force: bool
+    recursive: bool
 
 
 class Resolve(Wire, tag="resolve"):
@@ -293,8 +312,8 @@ class Stop(Wire, tag="stop"):
 
 ToNode: TypeAlias = (
     Hello | Function | Submit | Resubmit | WantAcknowledgement | Done | Logged | Blocked | Unblocked | Returned
-    | Resolve | Stored | Escaped | Hold | Release | NeedRoom | CreateActor | ActorStarted | ActorExits | WatchActor
-    | KillActor | FindActor | Reconcile | Pong | Ask | Print | Stop
+    | Retiring | Cancel | Resolve | Stored | Escaped | Hold | Release | NeedRoom | CreateActor | ActorStarted
+    | ActorExits | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | Print | Stop
 )
 
 
@@ -317,6 +336,19 @@ class Devices(Wire, tag="devices"):
 
 class Revoke(Wire, tag="revoke"):
     """Give back what you have not started."""
+
+
+class CancelTask(Wire, tag="cancel_task"):
+    """To the worker that has it."""
+
+    task: bytes
+    force: bool
+
+
+class CancelCall(Wire, tag="cancel_call"):
+    """To an actor, from the caller."""
+
+    task: bytes
 
 
 class Results(Wire, tag="results"):
@@ -412,8 +444,9 @@ class Exit(Wire, tag="exit"):
 
 
 ToProcess: TypeAlias = (
-    Welcome | Execute | Devices | Revoke | Results | Resolved | Call | ActorState | ActorFound | WorkerDied
-    | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | GiveRoom | Answer | Warning | Print | Exit
+    Welcome | Execute | Devices | Revoke | CancelTask | CancelCall | Results | Resolved | Call | ActorState
+    | ActorFound | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | GiveRoom | Answer
+    | Warning | Print | Exit
 )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+import cloudpickle
+
 from . import machine
 from .exceptions import UnsupportedError
+from .messages import ANY_ERROR
 from .runtime_env import normal_form
 
 UNITS = 10_000
@@ -35,10 +38,21 @@ class TaskOptions:
     memory: int = 0
     num_returns: int = 1
     max_retries: int = 3
+    retry_exceptions: bool | Sequence[type[Exception]] = False
+    """Whether (or for which errors) a task that raised is run again, within ``max_retries``."""
+    max_calls: int = 0
+    """Runs of the function after which a worker ends and another takes its place; 0: never."""
     name: str = ""
     scheduling_strategy: NearObject | str | None = None
     runtime_env: Any = ""
     """Given as a dict, kept in its normal form."""
+
+    @cached_property
+    def pickled_retry_exceptions(self) -> bytes:
+        """As it travels in a spec."""
+        if isinstance(self.retry_exceptions, bool):
+            return ANY_ERROR if self.retry_exceptions else b""
+        return cloudpickle.dumps(tuple(self.retry_exceptions)) if self.retry_exceptions else b""
 
     @cached_property
     def demand(self) -> dict[str, int]:
@@ -68,7 +82,7 @@ class ActorOptions:
 Options = TypeVar("Options", TaskOptions, ActorOptions)
 
 NOT_YET = frozenset({
-    "retry_exceptions", "max_calls", "max_task_retries",
+    "max_task_retries",
     "checkpoint_every", "accelerator_type", "label_selector", "placement_group", "concurrency_groups",
 })
 """Names that Ray has and this engine does not have yet; they raise by name instead of being ignored."""
@@ -126,6 +140,10 @@ def merge_task_options(base: TaskOptions, given: Mapping[str, Any]) -> TaskOptio
     if not 0 <= merged.num_returns <= MAX_RETURNS:
         raise ValueError(f"num_returns must be between 0 and {MAX_RETURNS}, got {merged.num_returns}")
     _check_count("max_retries", merged.max_retries)
+    _check_count("max_calls", merged.max_calls)
+    if merged.max_calls < 0:
+        raise ValueError(f"max_calls must be 0 or more, got {merged.max_calls}")
+    _check_retry_exceptions(merged.retry_exceptions)
     strategy = merged.scheduling_strategy
     if not (strategy is None or strategy == "DEFAULT" or isinstance(strategy, NearObject)):
         raise UnsupportedError(f"scheduling_strategy {strategy!r} is not supported; use NearObject(ref) or None")
@@ -194,6 +212,14 @@ def _check_memory(memory: Any) -> None:
         raise TypeError(f"memory must be an int, in bytes, got {memory!r}")
     if memory < 0:
         raise ValueError(f"memory must be at least 0 bytes, got {memory}")
+
+
+def _check_retry_exceptions(given: Any) -> None:
+    classes = [] if isinstance(given, bool) else given
+    if not isinstance(classes, (list, tuple)) or not all(
+        isinstance(each, type) and issubclass(each, Exception) for each in classes
+    ):
+        raise TypeError(f"retry_exceptions must be True, False or a list of exception classes, got {given!r}")
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -116,6 +116,10 @@ class InlineBackend:
             scope.gpus, share = self._gpus.lend(wanted.get("GPU", 0))
             try:
                 results = self._run(scope, function.name, target, packed, options.num_returns)
+                tries = options.max_retries
+                while tries and _is_to_retry(results, options):
+                    tries -= 1
+                    results = self._run(scope, function.name, target, packed, options.num_returns)
             finally:
                 self._gpus.take_back(share)
         return [self._objects.add(ids.object_id(task, i), stored) for i, stored in enumerate(results)]
@@ -354,6 +358,9 @@ class InlineBackend:
     def awaitable(self, ref: ObjectRef) -> asyncio.Future[Any]:
         return asyncio.wrap_future(self.future(ref))
 
+    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
+        """Nothing to do: what was submitted has run."""
+
     def _find(self, ref: ObjectRef) -> StoredObject:
         stored = self._objects.find(ref.binary())
         if stored is None:
@@ -430,6 +437,14 @@ class InlineBackend:
             self._end(actor, "the engine was shut down")
         self._actors.clear()
         self._objects.clear()
+
+
+def _is_to_retry(results: list[StoredObject], options: TaskOptions) -> bool:
+    """Whether a task raised what it asked to be run again for."""
+    if not options.retry_exceptions or not results or results[0].error is None:
+        return False
+    classes = (Exception,) if isinstance(options.retry_exceptions, bool) else tuple(options.retry_exceptions)
+    return isinstance(load_error(results[0].error), classes)
 
 
 def _restarted(actor: InlineActor) -> bytes:

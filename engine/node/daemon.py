@@ -24,6 +24,7 @@ from ..mailbox import Mailbox
 from ..options import UNITS
 from ..session import Session
 from .actor_desk import ActorDesk
+from .cancel_desk import CancelDesk
 from .memory_guard import MemoryGuard
 from .object_desk import ObjectDesk
 from .pool import Process, WorkerPool
@@ -63,6 +64,7 @@ class Daemon:
         self.scheduler = Scheduler(session.capacity, prestart=cpus)
         self.objects = ObjectDesk(self)
         self.tasks = TaskDesk(self)
+        self.cancels = CancelDesk(self)
         self.actors = ActorDesk(self)
         self.memory = MemoryGuard(self)
         self.roles: dict[str, str] = {}
@@ -84,7 +86,9 @@ class Daemon:
             m.Logged: self.tasks.on_logged,
             m.Blocked: self.tasks.on_blocked,
             m.Unblocked: lambda sender, _: self.scheduler.unblocked(sender),
-            m.Returned: lambda sender, message: self.scheduler.returned(sender, message.tasks),
+            m.Returned: self.tasks.on_returned,
+            m.Retiring: self.tasks.on_retiring,
+            m.Cancel: self.cancels.on_cancel,
             m.Resolve: self.objects.on_resolve,
             m.Stored: self.objects.on_stored,
             m.Escaped: self.objects.on_escaped,

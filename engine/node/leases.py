@@ -25,6 +25,7 @@ class Task:
     exclusive = False  # the creation of an actor: alone on its worker
     nested = False  # handed out to run on top of a blocked task
     lacked: frozenset[str] = frozenset()  # resources that were not there when it was the oldest
+    cancelled = False
     crashes = 0  # workers that died while they ran it
 
     def __init__(

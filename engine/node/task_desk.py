@@ -12,7 +12,7 @@ import msgspec
 
 from .. import messages as m
 from ..exceptions import EngineError
-from ..ids import object_id
+from ..ids import TASK_BYTES, object_id
 from ..options import UNITS
 from ..serialization import dump_engine_error
 from .leases import GONE
@@ -22,6 +22,9 @@ from .scheduler import Task
 
 if TYPE_CHECKING:
     from .daemon import Daemon
+
+
+NOTHING_STARTED = bytes(TASK_BYTES)
 
 
 class TaskDesk:
@@ -134,6 +137,9 @@ class TaskDesk:
             task = finished(sender, outcome.task, outcome.duration)
             if task is None or outcome.attempt != task.attempt:
                 continue  # fenced: another attempt has taken its place
+            if outcome.status == m.RETRIED:
+                self._run_again(task, outcome, sender)
+                continue
             del self.tasks[task.id]
             spec = task.payload.spec
             self._record(outcome, raw, spec.owner)
@@ -149,6 +155,16 @@ class TaskDesk:
             if spec.deps or spec.nested:
                 needed = [dep.object_id for dep in spec.deps] + spec.nested
                 self._node.objects.free(self._node.objects.directory.task_ended(task.id, needed))
+
+    def _run_again(self, task: Task, outcome: m.Outcome, worker: str) -> None:
+        """It raised an error that it is run again for."""
+        for borrowed in outcome.retained:  # its owner hears nothing of this attempt
+            self._node.objects.free(self._node.objects.directory.hold(borrowed, worker.encode(), 1))
+        task.attempt += 1
+        self._node.store.add_event("retried", task.id.hex(), "it raised an exception of its retry_exceptions")
+        self._node.scheduler.retry(task)
+        if task.cancelled:
+            self._node.cancels.end(task)
 
     def _look_after(self, owner: str) -> None:
         """Asks an owner whether it takes its results; holds its tasks back when it does not."""
@@ -200,6 +216,8 @@ class TaskDesk:
             retries = task.payload.spec.max_retries
             if task.exclusive:
                 self._node.actors.lost(task.id, reason)
+            elif task.cancelled:
+                self._node.cancels.end(task)
             elif retries < 0 or 0 < retries >= task.crashes:
                 task.attempt += 1
                 self._node.store.add_event("retried", task.id.hex(), reason)
@@ -233,6 +251,16 @@ class TaskDesk:
             awaits.append(task)
             stack += [oid[:-2] for oid in self._node.objects.directory.unresolved(task)]
         self._node.scheduler.blocked(sender, awaits, message.returned)
+        self._node.cancels.end_returned(message.returned)
+
+    def on_returned(self, sender: str, message: m.Returned) -> None:
+        self._node.scheduler.returned(sender, message.tasks)
+        self._node.cancels.end_returned(message.tasks)
+
+    def on_retiring(self, sender: str, _: m.Retiring) -> None:
+        """The worker starts nothing any more: what it has is others' to run, and nobody is to blame."""
+        self._node.pool.processes[sender].leaving = True
+        self._node.scheduler.worker_died(sender, NOTHING_STARTED)
 
     def on_reconcile(self, sender: str, message: m.Reconcile) -> None:
         for task_id in message.tasks:

@@ -15,6 +15,7 @@ import msgspec
 
 from .. import messages as m
 from ..backend import ActorInfo
+from ..cancelled import cancelled_error
 from ..exceptions import ActorDiedError, ActorUnavailableError, PendingCallsLimitExceeded
 from ..ids import object_id
 from ..refs import ObjectRef
@@ -146,6 +147,28 @@ class ActorCalls:
         call = callee.in_flight.pop(task, None)
         if call is not None:
             callee.answered.append(call.spec)
+        return True
+
+    def cancel(self, task: bytes, force: bool) -> bool:
+        """Ends a call of this process's that has not begun or awaits something; False when there is no such call.
+
+        Raises ValueError with ``force``: an actor's process is not killed for one call.
+        """
+        with self._lock:
+            callee = self.in_flight.get(task)
+            waiting = [] if callee is not None else [
+                (each, call) for each in self._callees.values() for call in each.waiting if call.spec.task == task
+            ]
+            if callee is None and not waiting:
+                return False
+            if force:
+                raise ValueError("cancel(force=True) is for tasks; to end an actor with all its calls use kill()")
+            for each, call in waiting:
+                each.waiting.remove(call)
+                self._fail(each, call, cancelled_error(call.spec))
+                self._advance(each)
+            if callee is not None:
+                self._process.endpoint.post(callee.worker, m.CancelCall(task))
         return True
 
     def on_state(self, state: m.ActorState) -> None:

@@ -24,7 +24,7 @@ from ..backend import ActorInfo
 from ..context import RuntimeContext
 from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError, UnsupportedError
 from ..functions import Exported
-from ..ids import child_scope, handle_id, object_id, task_id
+from ..ids import child_scope, handle_id, object_id, task_id, task_of
 from ..options import UNITS, ActorOptions, NearObject, TaskOptions, demand
 from ..refs import ObjectRef
 from ..runtime_env import merged
@@ -151,6 +151,9 @@ class ProcessBackend:
         )
         if options.runtime_env or self.environment:
             spec.environment = self._environment_of(options.runtime_env)
+        if options.retry_exceptions or options.max_calls:
+            spec.retry_exceptions = options.pickled_retry_exceptions
+            spec.max_calls = options.max_calls
         if packed.pins:
             self._pins[task] = packed.pins
         refs = self._results_of(task, options.num_returns)
@@ -188,6 +191,15 @@ class ProcessBackend:
         self.endpoint.catch_up()
         if self.unfinished.too_much():
             self.wait_until(lambda: not self.unfinished.too_much(), None, ())
+
+    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
+        (entry,) = self.entries_of((ref,))
+        if entry.value is not None:
+            return
+        task = task_of(ref.binary())
+        if not self.calls.cancel(task, force):
+            self.post_node(m.Cancel(task, force, recursive))
+        self.endpoint.flush()
 
     # ------------------------------------------------------------ actors
 

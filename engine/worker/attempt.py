@@ -26,12 +26,15 @@ class ArgumentFailed(Exception):
 class Attempt:
     """See the module's essay. ``number`` is 0 for the first."""
 
-    __slots__ = ("_backend", "_begin", "_description", "_duration", "_number", "_spec", "_started", "exits", "scope")
+    __slots__ = (
+        "_backend", "_begin", "_description", "_duration", "_number", "_spec", "_started", "exits", "scope", "status",
+    )
 
     def __init__(
         self, backend: WorkerBackend, spec: m.Spec, number: int, actor: bytes | None, description: str
     ) -> None:
         self.scope = TaskScope(spec.task, actor, number, None, spec)
+        self.status = m.FAILED
         self.exits = False
         """Whether the actor is to end with this call."""
         self._backend = backend
@@ -75,8 +78,11 @@ class Attempt:
         """The returns as they travel."""
         self._duration = time.perf_counter() - self._begin
         if result is None and self._spec.num_returns == 1:
-            return [_NONE]
-        return [self._pack(value) for value in split_returns(result, self._spec.num_returns)]
+            values: list[m.Value] = [_NONE]
+        else:
+            values = [self._pack(value) for value in split_returns(result, self._spec.num_returns)]
+        self.status = m.FINISHED
+        return values
 
     def _pack(self, value: Any) -> m.Value:
         serialized = dumps(value)
@@ -87,6 +93,8 @@ class Attempt:
     def failure(self, error: BaseException) -> list[m.Value]:
         """The error in place of each return."""
         spec = self._spec
+        if self._is_to_retry(error):
+            self.status = m.RETRIED
         name = f"{spec.name}.{spec.method}" if spec.method else spec.name
         if isinstance(error, ArgumentFailed):
             failed = error.error
@@ -98,7 +106,15 @@ class Attempt:
         error.__traceback__ = None  # frees what its frames hold
         return [m.Failed(failed)] * max(1, spec.num_returns)
 
-    def outcome(self, status: int, values: list[m.Value]) -> m.Outcome:
+    def _is_to_retry(self, error: BaseException) -> bool:
+        spec = self._spec
+        if not spec.retry_exceptions or not isinstance(error, Exception) or isinstance(error, ArgumentFailed):
+            return False
+        if 0 <= spec.max_retries <= self._number:
+            return False
+        return spec.retry_exceptions == m.ANY_ERROR or isinstance(error, loads(spec.retry_exceptions))
+
+    def outcome(self, values: list[m.Value]) -> m.Outcome:
         """To be called when the frames that knew the arguments are gone."""
         adopted = self.scope.adopted
         retained = self._backend.objects.retained(adopted) if adopted else []
@@ -106,5 +122,5 @@ class Attempt:
         if duration is None:
             duration = time.perf_counter() - self._begin
         return m.Outcome(
-            self._spec.task, self._number, self._backend.process, status, self._started, duration, values, retained
+            self._spec.task, self._number, self._backend.process, self.status, self._started, duration, values, retained
         )

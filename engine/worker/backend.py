@@ -15,6 +15,7 @@ from ..ids import TASK_BYTES, task_of
 from ..refs import ObjectRef
 from ..runtime.process import ProcessBackend, TaskScope
 from ..session import Session
+from .cancellation import Cancellation
 
 NO_TASK = bytes(TASK_BYTES)
 """In place of a task's id, while there is none."""
@@ -29,6 +30,7 @@ class WorkerBackend(ProcessBackend):
         self.queue: Any = None
         self.is_set_up = True
         """It has its environment."""
+        self.cancellation = Cancellation()
         self._main = threading.get_ident()
         self.run_one: Callable[[], None]
         self.give_back: Callable[[], list[bytes]]
@@ -44,6 +46,7 @@ class WorkerBackend(ProcessBackend):
         self.post_node(m.Blocked(awaits, self.give_back()))
         queue = self.queue
         scope = self.scope
+        self.cancellation.beneath.append(scope.task or b"")
         try:
             while True:
                 done = endpoint.wait_until(lambda: ready() or bool(queue), timeout)
@@ -52,7 +55,9 @@ class WorkerBackend(ProcessBackend):
                 self.give_back_late()
                 if queue:
                     self.run_one()
+                    self.cancellation.check(scope.task)
         finally:
+            self.cancellation.beneath.pop()
             self.scope = scope
             self.post_node(m.Unblocked())
 

@@ -33,6 +33,9 @@ class ConcurrentCalls(Protocol):
     def accept(self, spec: m.Spec) -> None:
         """Takes a call that has arrived; in any thread."""
 
+    def cancel(self, task: bytes) -> None:
+        """Ends a call that waits or awaits; one that runs in a thread goes on. In any thread."""
+
     def run(self) -> None:
         """The main thread's work until the actor leaves and what has begun is finished."""
 
@@ -64,6 +67,9 @@ class ThreadedCalls:
                 self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
                 self._threads[-1].start()
         self._calls.put(spec)
+
+    def cancel(self, task: bytes) -> None:
+        """The thread that takes it from the queue sees that it was cancelled."""
 
     def run(self) -> None:
         executor = self._executor
@@ -101,6 +107,14 @@ class AsyncCalls:
             self._start(spec)
         else:  # a thread of the user's waits in get() and receives meanwhile
             self._loop.call_soon_threadsafe(self._start, spec)
+
+    def cancel(self, task: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, task)
+
+    def _cancel(self, task: bytes) -> None:
+        running = self._running.get(task)
+        if running is not None:
+            running.cancel()
 
     def run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -10,6 +10,7 @@ knows which task it was in, and does not blame those whose reports were still wa
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import threading
@@ -24,6 +25,7 @@ import msgspec
 
 from .. import messages as m
 from .. import runtime_env
+from ..cancelled import cancelled_error
 from ..control_store import StoreReader
 from ..exceptions import EngineError
 from ..functions import LoadedFunctions, load
@@ -58,6 +60,9 @@ class Executor:
         self._actor_id: bytes | None = None
         self._concurrent: ConcurrentCalls | None = None
         """Who runs the calls of an actor that runs several at a time."""
+        self._cancellation = backend.cancellation
+        self._calls_of: dict[bytes, int] = {}
+        """Runs of functions that have a ``max_calls``."""
         self._started_task = _mapped(backend.session.started_task(backend.process), TASK_BYTES)
         backend.queue = self._queue
         backend.run_one = self._run_one
@@ -76,6 +81,8 @@ class Executor:
             m.Execute: lambda _, message: self._queue.extend(message.tasks),
             m.Call: self._on_call,
             m.Revoke: lambda _, message: backend.post_node(m.Returned(self._give_back())),
+            m.CancelTask: self._on_cancel_task,
+            m.CancelCall: self._on_cancel_call,
             m.Devices: self._on_devices,
             m.Exit: self._on_exit,
         })
@@ -88,6 +95,7 @@ class Executor:
             if not queue:
                 if self._leaving:
                     break
+                self._cancellation.forget_ended()
                 endpoint.wait_until(lambda: bool(queue) or self._leaving)
                 continue
             self._run_one()
@@ -105,6 +113,22 @@ class Executor:
         return self._backend.endpoint
 
     # ------------------------------------------------------------ messages
+
+    def _on_cancel_task(self, sender: str, message: m.CancelTask) -> None:
+        for item in list(self._queue):
+            if isinstance(item, m.Assignment) and m.decode_spec(item.spec).task == message.task:
+                with suppress(ValueError):  # the main thread takes it in this moment
+                    self._queue.remove(item)
+                    self._backend.post_node(m.Returned([message.task]))
+                    return
+        self._cancellation.request(message.task, message.force)
+
+    def _on_cancel_call(self, sender: str, message: m.CancelCall) -> None:
+        self._backend.post_node(m.Cancel(message.task, False, True))  # what it has submitted
+        if message.task in self._raw_calls:
+            self._cancellation.requested.add(message.task)
+            if self._concurrent is not None:
+                self._concurrent.cancel(message.task)
 
     def _on_devices(self, sender: str, message: m.Devices) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message.gpus)
@@ -175,8 +199,17 @@ class Executor:
             beneath = self._backend.scope.spec
             if beneath is not None:
                 self._threads.follow(beneath.demand.get("CPU", 0))
+        self._report(spec, outcome)
+        if spec.max_calls:
+            self._count_call(spec)
+
+    def _report(self, spec: m.Spec, outcome: m.Outcome) -> None:
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
+        if outcome.status == m.RETRIED:
+            endpoint.batch(m.NODE, m.Done, raw)
+            endpoint.flush()
+            return
         if _node_first(outcome):
             endpoint.batch(m.NODE, m.Done, raw)
             endpoint.flush()
@@ -197,23 +230,41 @@ class Executor:
         """Runs one attempt and packs what came of it."""
         attempt = Attempt(self._backend, spec, number, self._actor_id, self._description)
         outer = self._enter(attempt.scope)
+        cancellation = self._cancellation
+        beneath = cancellation.running
         try:
+            if cancellation.requested:
+                cancellation.check(spec.task)
             function = target(*target_args)
             if spec.args is None and not spec.deps:
+                cancellation.running = spec.task
                 result = function()
             else:
                 args, kwargs = attempt.arguments(resolved)
+                cancellation.running = spec.task
                 result = function(*args, **kwargs)
                 del args, kwargs
-            status, values = m.FINISHED, attempt.pack(result)
+            cancellation.running = beneath
+            values = attempt.pack(result)
             del result
         except BaseException as error:
-            status, values = m.FAILED, attempt.failure(error)
+            cancellation.running = beneath
+            values = self._failure(attempt, spec, error)
         finally:
             self._leave(outer)
         if attempt.exits:
             self._exit_actor()
-        return attempt.outcome(status, values)
+        return attempt.outcome(values)
+
+    def _failure(self, attempt: Attempt, spec: m.Spec, error: BaseException) -> list[m.Value]:
+        requested = self._cancellation.requested
+        if spec.task not in requested or not isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
+            return attempt.failure(error)
+        requested.discard(spec.task)
+        attempt.status = m.CANCELLED
+        error.__traceback__ = None  # frees what its frames hold
+        self._backend.post_node(m.Cancel(spec.task, False, True))  # what it has submitted
+        return [m.Failed(cancelled_error(spec))] * max(1, spec.num_returns)
 
     def _enter(self, scope: TaskScope) -> Any:
         """Makes ``scope`` that of what is submitted from here on; returns what :meth:`_leave` wants."""
@@ -244,6 +295,14 @@ class Executor:
             function = load(found[1])
             self._functions.add(spec.function, found[0], function)
         return function
+
+    def _count_call(self, spec: m.Spec) -> None:
+        """A function may be run so many times in one process (it leaks, say); then another takes its place."""
+        self._calls_of[spec.function] = self._calls_of.get(spec.function, 0) + 1
+        if self._calls_of[spec.function] >= spec.max_calls and not self._leaving:
+            self._leaving = True
+            self._backend.post_node(m.Returned(self._give_back()))
+            self._backend.post_node(m.Retiring())
 
     # ------------------------------------------------------------ actors
 
@@ -288,13 +347,13 @@ class Executor:
             args, kwargs = attempt.arguments([])
             result = await getattr(self._actor, spec.method)(*args, **kwargs)
             del args, kwargs
-            status, values = m.FINISHED, attempt.pack(result)
+            values = attempt.pack(result)
             del result
         except BaseException as error:
-            status, values = m.FAILED, attempt.failure(error)
+            values = self._failure(attempt, spec, error)
         if attempt.exits:
             self._exit_actor()
-        return attempt.outcome(status, values)
+        return attempt.outcome(values)
 
     def report_call(self, spec: m.Spec, outcome: m.Outcome, last: bool) -> None:
         """Sends an outcome to the caller, at once if it is the ``last`` there is to run; and logs it behind."""

@@ -1,0 +1,14 @@
+"""The error of what was cancelled, as the driver, the node and the workers give it."""
+
+from __future__ import annotations
+
+from . import messages as m
+from .exceptions import TaskCancelledError
+from .serialization import dump_engine_error
+
+
+def cancelled_error(spec: m.Spec) -> bytes:
+    """What ``get`` of its results raises."""
+    name = f"{spec.name}.{spec.method}" if spec.method else spec.name
+    kind = "call" if spec.kind == m.CALL else "task"
+    return dump_engine_error(TaskCancelledError(f"{kind} {name} ({spec.task.hex()}) was cancelled"))
