@@ -8,6 +8,7 @@ from typing import Any
 from .. import messages as m
 from ..exceptions import ActorDiedError, ActorExit
 from ..functions import split_returns
+from ..refs import ObjectRef
 from ..runtime.arguments import WHOLE
 from ..runtime.process import TaskScope
 from ..serialization import NONE, dump_engine_error, dump_error, dumps, loads
@@ -27,7 +28,8 @@ class Attempt:
     """See the module's essay. ``number`` is 0 for the first."""
 
     __slots__ = (
-        "_backend", "_begin", "_description", "_duration", "_number", "_spec", "_started", "exits", "scope", "status",
+        "_backend", "_begin", "_description", "_duration", "_number", "_spec", "_started", "exits", "kept", "scope",
+        "status",
     )
 
     def __init__(
@@ -35,6 +37,8 @@ class Attempt:
     ) -> None:
         self.scope = TaskScope(spec.task, actor, number, None, spec)
         self.status = m.FAILED
+        self.kept: list[ObjectRef] = []
+        """Refs inside the returns. Nobody may count them down before the node knows the objects that hold them."""
         self.exits = False
         """Whether the actor is to end with this call."""
         self._backend = backend
@@ -86,8 +90,10 @@ class Attempt:
 
     def _pack(self, value: Any) -> m.Value:
         serialized = dumps(value)
-        for ref in serialized.refs:
-            self._backend.objects.escape(ref)
+        if serialized.refs:
+            self.kept += serialized.refs
+            for ref in serialized.refs:
+                self._backend.objects.escape(ref)
         return self._backend.storage.pack(serialized)
 
     def failure(self, error: BaseException) -> list[m.Value]:

@@ -30,6 +30,7 @@ from ..control_store import StoreReader
 from ..exceptions import EngineError
 from ..functions import LoadedFunctions, load
 from ..ids import TASK_BYTES
+from ..refs import ObjectRef
 from ..runtime.endpoint import Endpoint
 from ..runtime.process import TaskScope, current_scope
 from .attempt import Attempt
@@ -61,6 +62,8 @@ class Executor:
         self._concurrent: ConcurrentCalls | None = None
         """Who runs the calls of an actor that runs several at a time."""
         self._cancellation = backend.cancellation
+        self._kept: dict[bytes, list[ObjectRef]] = {}
+        """Refs inside the results of tasks that have not been reported to the node."""
         self._calls_of: dict[bytes, int] = {}
         """Runs of functions that have a ``max_calls``."""
         self._started_task = _mapped(backend.session.started_task(backend.process), TASK_BYTES)
@@ -212,6 +215,7 @@ class Executor:
             return
         if _node_first(outcome):
             endpoint.batch(m.NODE, m.Done, raw)
+            self._kept.pop(spec.task, None)
             endpoint.flush()
             endpoint.batch(spec.owner, m.RawResults, raw)
             endpoint.flush()
@@ -252,6 +256,8 @@ class Executor:
             values = self._failure(attempt, spec, error)
         finally:
             self._leave(outer)
+        if attempt.kept:
+            self._kept[spec.task] = attempt.kept
         if attempt.exits:
             self._exit_actor()
         return attempt.outcome(values)
@@ -351,6 +357,8 @@ class Executor:
             del result
         except BaseException as error:
             values = self._failure(attempt, spec, error)
+        if attempt.kept:
+            self._kept[spec.task] = attempt.kept
         if attempt.exits:
             self._exit_actor()
         return attempt.outcome(values)
@@ -362,6 +370,7 @@ class Executor:
         self._call_log.append((self._raw_calls.pop(spec.task), raw))
         if _node_first(outcome):
             self._log_calls()
+            self._kept.pop(spec.task, None)
             endpoint.flush()
         endpoint.batch(spec.owner, m.RawResults, raw)
         now = time.perf_counter()

@@ -284,6 +284,17 @@ def test_a_small_container_lives_as_long_as_its_refs_and_a_large_one_does_not():
     assert engine.get(kept) == [0, 0] and engine.available_resources() == before
 
 
+def test_refs_in_the_result_of_a_task_that_was_lent_some():
+    """Its own puts were counted down with what it was lent, before the node heard of the result that holds them."""
+
+    @engine.remote
+    def relay(refs):
+        return [engine.put(array + 1) for array in engine.get(refs)]
+
+    (moved,) = engine.get(relay.remote([make.remote(LARGE, 1)]))
+    assert engine.get(total.remote(moved), timeout=30) == 2.0 * LARGE
+
+
 def test_refs_out_of_a_borrowed_container_hold_it():
     keeper = RefKeeper.remote()
     container = container_of.remote(2, 0)
