@@ -53,6 +53,8 @@ class Executor:
         self._call_log: deque[tuple[msgspec.Raw, msgspec.Raw]] = deque()
         self._log_lock = threading.RLock()  # main and background thread log; a finalizer's print may flush inside
         self._leaving = False
+        self._exited = False
+        """The actor wanted to end: what still comes is not run."""
         self._threads = Threads(backend.environment or backend.session.runtime_env)
         self._functions = LoadedFunctions()
         self._reader: StoreReader | None = None
@@ -333,6 +335,8 @@ class Executor:
         backend.endpoint.flush()
 
     def _on_call(self, sender: str, message: m.Call) -> None:
+        if self._exited:
+            return
         for raw in message.items:
             spec = m.decode_spec(raw)
             self._raw_calls[spec.task] = raw
@@ -382,6 +386,7 @@ class Executor:
         """The actor wants to end: no call after this one is run."""
         assert self._actor_id is not None
         self._leaving = True
+        self._exited = True
         self._queue.clear()
         self._backend.post_node(m.ActorExits(self._actor_id))
 
