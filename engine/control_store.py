@@ -8,7 +8,10 @@ order: about 0.3 µs a record in batches of 1000, 9 µs for a commit of one (2-c
 not per batch: lineage has to be looked up and dropped task by task.
 
 Tables: ``specs`` and ``outcomes`` by task id, ``functions`` by content hash, ``stored`` (small puts that left
-their owner) by object id, ``events`` by number; ``ages`` and ``meta`` are for the bound on it all (``history.py``).
+their owner) by object id, ``events`` by number; of recoverable actors ``calls`` (actor id and number of the call →
+task id), which is their log in order, and ``checkpoints`` (actor id → number of the last call in it). The files of
+checkpoints lie in a folder beside: they may be as large as a model, and the actors write them. ``ages`` and ``meta``
+are for the bound on it all (``history.py``).
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ MAX_READERS = 4096
 DEFAULT_LIMIT = 1 << 30
 """Bytes of records."""
 
-TABLES = ("specs", "outcomes", "functions", "stored", "events", "ages", "meta")
+TABLES = ("specs", "outcomes", "functions", "stored", "events", "calls", "checkpoints", "ages", "meta")
+CALLS_PER_PAGE = 500
+LAST_NUMBER = (1 << 64) - 1
 KIND_NAMES = {m.TASK: "task", m.ACTOR: "actor", m.CALL: "call"}
 
 
@@ -66,6 +71,9 @@ class ControlStore:
         self._outcomes: dict[bytes, msgspec.Raw] = {}
         self._stored: dict[bytes, m.Value] = {}
         self._others: list[tuple[str, bytes, bytes]] = []
+        self._cuts: list[tuple[bytes, int]] = []
+        self._obsolete_files: list[Path] = []
+        self._path = path
 
     # Gathered until the next commit; visible to readers only after it.
 
@@ -86,6 +94,27 @@ class ControlStore:
         self._next_event += 1
         self._others.append(("events", key, m.encode(Event(time.time(), kind, subject, detail))))
 
+    def add_call(self, actor: bytes, number: int, task: bytes) -> None:
+        """Call ``number`` of a recoverable actor, whose spec and outcome are added as usual."""
+        self._others.append(("calls", log_key(actor, number), task))
+
+    def add_checkpoint(self, actor: bytes, number: int) -> None:
+        """A checkpoint of the actor after call ``number``: its log up to there and older files can go."""
+        self._others.append(("checkpoints", actor, m.encode(number)))
+        self._cuts.append((actor, number))
+        self._obsolete_files += self._checkpoint_files(actor, number)
+
+    def drop_actor_log(self, actor: bytes) -> None:
+        """The actor is dead for good. Its calls stay in ``specs`` and ``outcomes``, as history."""
+        self._others.append(("checkpoints", actor, b""))
+        self._cuts.append((actor, LAST_NUMBER))
+        self._obsolete_files += self._checkpoint_files(actor, LAST_NUMBER)
+
+    def _checkpoint_files(self, actor: bytes, before: int) -> list[Path]:
+        """Older ones, unfinished ones included; the actor may be writing the next one already."""
+        files = (self._path / "checkpoints").glob(f"{actor.hex()}-*")
+        return [file for file in files if int(file.stem.rpartition("-")[2]) < before]
+
     def gathered(self) -> bool:
         """Whether there is anything to commit."""
         return bool(self._specs or self._outcomes or self._stored or self._others)
@@ -104,7 +133,12 @@ class ControlStore:
             for object_id, stored in self._stored.items():
                 txn.put(object_id, m.encode(stored), db=self._tables["stored"])
             for table, key, value in self._others:
-                txn.put(key, value, db=self._tables[table])
+                if value:
+                    txn.put(key, value, db=self._tables[table])
+                else:
+                    txn.delete(key, db=self._tables[table])
+            for actor, number in self._cuts:
+                self._cut(txn, actor, number)
             ids = b"".join(self._specs)
             if self._stored:
                 ids += b"".join(oid[:TASK_BYTES] for oid in self._stored)
@@ -115,6 +149,17 @@ class ControlStore:
         self._outcomes.clear()
         self._stored.clear()
         self._others.clear()
+        self._cuts.clear()
+        while self._obsolete_files:  # whose successors are on disk, and known in the store
+            self._obsolete_files.pop().unlink(missing_ok=True)
+
+    def _cut(self, txn: lmdb.Transaction, actor: bytes, number: int) -> None:
+        """Drops the log of an actor up to a number."""
+        end = log_key(actor, number)
+        with txn.cursor(self._tables["calls"]) as cursor:
+            found = cursor.set_range(log_key(actor, 0))
+            while found and bytes(cursor.key()) <= end:
+                found = cursor.delete()
 
     def outcome(self, task: bytes) -> m.Outcome | None:
         """The outcome of a task that has ended."""
@@ -281,6 +326,31 @@ class StoreReader:
         spec = self.spec(actor)
         return "actor" if spec is None else (self.function(spec.function) or ("actor", b""))[0]
 
+    def checkpoint(self, actor: bytes) -> int | None:
+        """Number of the last call in the actor's checkpoint, which is in :func:`checkpoint_file`."""
+        with self._env.begin(db=self._tables["checkpoints"]) as txn:
+            raw = txn.get(actor)
+        number: int | None = None if raw is None else msgspec.msgpack.decode(raw, type=int)
+        return number
+
+    def calls(self, actor: bytes, after: int) -> Iterator[tuple[int, m.Spec]]:
+        """The log of a recoverable actor behind call ``after``: numbers and specs, in order."""
+        end = log_key(actor, LAST_NUMBER)
+        while True:
+            page: list[tuple[int, bytes]] = []
+            with self._env.begin() as txn, txn.cursor(self._tables["calls"]) as cursor:
+                found = cursor.set_range(log_key(actor, after + 1))
+                while found and cursor.key() <= end and len(page) < CALLS_PER_PAGE:
+                    after = int.from_bytes(cursor.key()[len(actor):], "big")
+                    raw = txn.get(cursor.value(), db=self._tables["specs"])
+                    assert raw is not None  # written in the same transaction
+                    page.append((after, raw))
+                    found = cursor.next()
+            if not page:
+                return
+            for number, raw in page:
+                yield number, m.decode_spec(raw)
+
     def events(self) -> Iterator[Event]:
         """The audit log, oldest first."""
         decode = msgspec.msgpack.Decoder(Event).decode
@@ -303,6 +373,16 @@ class StoreReader:
                 return
             yield page
             last = page[-1][0]
+
+
+def log_key(actor: bytes, number: int) -> bytes:
+    """Of the table ``calls``: the log of an actor lies there in order."""
+    return actor + number.to_bytes(8, "big")
+
+
+def checkpoint_file(store: Path, actor: bytes, number: int) -> Path:
+    """Where the state of an actor after its call ``number`` is."""
+    return store / "checkpoints" / f"{actor.hex()}-{number}"
 
 
 def _last_line(error: bytes) -> str:

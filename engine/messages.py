@@ -86,6 +86,7 @@ class Spec(Wire):
     prefer: str
     """Worker to prefer, or empty."""
     parent_attempt: int
+    """Above 0: its submitter runs, or sends it, once more, and it may have been run already."""
     submitted: float
     method: str = ""
     max_concurrency: int = 0
@@ -172,6 +173,35 @@ class Logged(Batch, tag="logged"):
     """Calls that an actor has run, logged behind: spec, outcome, spec, outcome, ..."""
 
 
+class Ran(Wire, tag="ran"):
+    """Calls that a recoverable actor has run, in order, for the node to log and then to answer."""
+
+    first: int
+    """Number of the first of them."""
+    calls: list[msgspec.Raw]
+    """spec, outcome, spec, outcome, ..."""
+
+
+class Checkpointed(Wire, tag="checkpointed"):
+    """The state of a recoverable actor after call ``number`` is on disk; or why it is not."""
+
+    number: int
+    refs: list[bytes]
+    """Objects whose refs are inside."""
+    error: str = ""
+
+
+class Seen(Wire, tag="seen"):
+    """From an actor that got these calls for what may be the second time: which have been run?
+
+    The node answers those with :class:`KnownCalls`, and sends their outcomes to their owners.
+    """
+
+    token: int
+    calls: list[tuple[bytes, str]]
+    """(task id, owner)"""
+
+
 class Blocked(Wire, tag="blocked"):
     """The worker's task waits in ``get``: it gives its CPUs and its queued tasks back."""
 
@@ -251,6 +281,10 @@ class CreateActor(Wire, tag="create_actor"):
     class_name: str
     methods: dict[str, int]
     max_pending_calls: int
+    max_task_retries: int = 0
+    checkpoint_every: int = -1
+    """-1: it is not recoverable."""
+    replay: bool = True
 
 
 class ActorStarted(Wire, tag="actor_started"):
@@ -258,6 +292,8 @@ class ActorStarted(Wire, tag="actor_started"):
 
     actor: bytes
     outcome: msgspec.Raw
+    replayed: int = 0
+    """Calls that were run again, on top of the checkpoint."""
 
 
 class ActorExits(Wire, tag="actor_exits"):
@@ -311,8 +347,9 @@ class Stop(Wire, tag="stop"):
 
 
 ToNode: TypeAlias = (
-    Hello | Function | Submit | Resubmit | WantAcknowledgement | Done | Logged | Blocked | Unblocked | Returned
-    | Retiring | Cancel | Resolve | Stored | Escaped | Hold | Release | NeedRoom | CreateActor | ActorStarted
+    Hello | Function | Submit | Resubmit | WantAcknowledgement | Done | Logged | Ran | Checkpointed | Seen | Blocked
+    | Unblocked | Returned | Retiring | Cancel | Resolve | Stored | Escaped | Hold | Release | NeedRoom | CreateActor
+    | ActorStarted
     | ActorExits | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | Print | Stop
 )
 
@@ -332,6 +369,20 @@ class Devices(Wire, tag="devices"):
     """The GPUs of a worker that has run nothing yet, ahead of its first task."""
 
     gpus: list[str]
+
+
+class Recover(Wire, tag="recover"):
+    """To a worker that is about to become a recoverable actor, ahead of its creation."""
+
+    checkpoint_every: int
+    replay: bool
+
+
+class KnownCalls(Wire, tag="known_calls"):
+    """Answer to :class:`Seen`: these have been run, and are answered."""
+
+    token: int
+    tasks: list[bytes]
 
 
 class Revoke(Wire, tag="revoke"):
@@ -395,6 +446,8 @@ class ActorState(Wire, tag="actor_state"):
     cause: bytes
     """The error that its ``__init__`` raised, if that is why."""
     incarnation: int
+    retries: int = 0
+    """How often a call is sent again that was on its way when the actor died; -1 is for ever."""
 
 
 class ActorFound(Wire, tag="actor_found"):
@@ -444,8 +497,8 @@ class Exit(Wire, tag="exit"):
 
 
 ToProcess: TypeAlias = (
-    Welcome | Execute | Devices | Revoke | CancelTask | CancelCall | Results | Resolved | Call | ActorState
-    | ActorFound | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | GiveRoom | Answer
+    Welcome | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | Results | Resolved | Call
+    | ActorState | ActorFound | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | GiveRoom | Answer
     | Warning | Print | Exit
 )
 

@@ -61,7 +61,12 @@ class TaskOptions:
 
 @dataclass(frozen=True)
 class ActorOptions:
-    """Options of one actor. As in Ray, a running actor holds no CPU unless asked."""
+    """Options of one actor. As in Ray, a running actor holds no CPU unless asked.
+
+    ``checkpoint_every=N`` keeps the state over restarts: the instance is saved after every N calls and the calls
+    since are replayed (0: all calls, nothing is saved). With ``replay=False`` they are not: the state goes back to
+    what was saved.
+    """
 
     num_cpus: float = 0.0
     num_gpus: float = 0.0
@@ -73,6 +78,9 @@ class ActorOptions:
     lifetime: str | None = None
     """``"detached"``: it lives until it is killed or the engine ends, whatever becomes of its handles."""
     max_restarts: int = 0
+    max_task_retries: int = 0
+    checkpoint_every: int | None = None
+    replay: bool = True
     max_concurrency: int | None = None
     """Calls it runs at a time: in threads, or on an event loop if it has ``async def`` methods. None: 1, or 1000."""
     max_pending_calls: int = -1
@@ -82,8 +90,7 @@ class ActorOptions:
 Options = TypeVar("Options", TaskOptions, ActorOptions)
 
 NOT_YET = frozenset({
-    "max_task_retries",
-    "checkpoint_every", "accelerator_type", "label_selector", "placement_group", "concurrency_groups",
+    "accelerator_type", "label_selector", "placement_group", "concurrency_groups",
 })
 """Names that Ray has and this engine does not have yet; they raise by name instead of being ignored."""
 
@@ -170,7 +177,29 @@ def merge_actor_options(base: ActorOptions, given: Mapping[str, Any]) -> ActorOp
         raise TypeError(f"name must be a str, got {merged.name!r}")
     if merged.get_if_exists and not merged.name:
         raise ValueError("get_if_exists=True needs a name")
+    _check_recovery(merged)
     return merged
+
+
+def _check_recovery(options: ActorOptions) -> None:
+    _check_count("max_task_retries", options.max_task_retries)
+    if not isinstance(options.replay, bool):
+        raise TypeError(f"replay must be True or False, got {options.replay!r}")
+    every = options.checkpoint_every
+    if every is None:
+        if not options.replay:
+            raise ValueError("replay=False restarts from a checkpoint: give checkpoint_every=N as well")
+        return
+    if isinstance(every, bool) or not isinstance(every, int):
+        raise TypeError(f"checkpoint_every must be an int or None, got {every!r}")
+    if every < 0:
+        raise ValueError(f"checkpoint_every must be 0 (log only) or more calls, got {every}")
+    if not every and not options.replay:
+        raise ValueError("checkpoint_every=0 with replay=False keeps nothing: save every N calls, or leave both out")
+    if options.max_concurrency not in (None, 1):
+        raise ValueError("checkpoint_every needs calls that run one at a time: leave max_concurrency out")
+    if not options.max_restarts:
+        raise ValueError("checkpoint_every is for actors that restart: give max_restarts (-1: for ever) as well")
 
 
 def _replaced(base: Options, given: Mapping[str, Any]) -> Options:

@@ -61,6 +61,8 @@ class ActorClass:
     """A class whose ``.remote(...)`` starts an actor: an instance in a worker process of its own."""
 
     def __init__(self, cls: type, options: ActorOptions) -> None:
+        if options.checkpoint_every is not None:
+            _check_recoverable(cls)
         self._cls = cls
         self._methods = _public_methods(cls)
         self._options = options
@@ -220,6 +222,17 @@ def _public_methods(cls: type) -> dict[str, int]:
             raise UnsupportedError(f"async generators are not supported yet: {cls.__qualname__}.{name}")
         found[name] = getattr(member, "__rlflow_num_returns__", 1)
     return found
+
+
+def _check_recoverable(cls: type) -> None:
+    for name, _ in inspect.getmembers(cls, inspect.iscoroutinefunction):
+        if not name.startswith("__"):
+            raise TypeError(
+                f"{cls.__qualname__}.{name} is a coroutine: checkpoint_every needs calls that run one at a time"
+            )
+    for name, other in (("save_checkpoint", "load_checkpoint"), ("load_checkpoint", "save_checkpoint")):
+        if hasattr(cls, other) and not hasattr(cls, name):
+            raise TypeError(f"{cls.__qualname__} has no {name}: checkpoints need both it and {other}, or neither")
 
 
 def _blank(cls: type) -> Any:

@@ -298,6 +298,8 @@ class InlineBackend:
             return
         if found.restarts_left > 0:
             found.restarts_left -= 1
+        if found.options.checkpoint_every is not None:  # restored it would be what it is
+            return
         found.instance = None
         found.generation += 1
         self._start(found)

@@ -14,7 +14,7 @@ from ..exceptions import ActorDiedError
 from ..ids import handle_id
 from ..serialization import dump_engine_error
 from .actors import ALIVE, DEAD, Actor, ActorTable
-from .payload import Payload
+from .payload import Payload, needed_by
 from .scheduler import Task
 
 if TYPE_CHECKING:
@@ -47,9 +47,15 @@ class ActorDesk:
         task.environment = spec.environment
         actor = Actor(spec.task, request, task, sender, restarts_left=request.max_restarts)
         self.table.add(actor)
-        self._node.objects.directory.track(handle_id(actor.id), sender)
+        self._node.recovery.created(actor)
+        self._node.recovery.keep(sender, handle_id(actor.id))
+        directory = self._node.objects.directory
+        directory.track(handle_id(actor.id), sender)
         if request.detached:
-            self._node.objects.directory.hold(handle_id(actor.id), actor.id, 1)
+            directory.hold(handle_id(actor.id), actor.id, 1)
+        if request.max_restarts:  # its owner needs them until it has started, a restart as well
+            for oid in needed_by(spec):
+                directory.hold(oid, actor.id, 1)
         self._node.tasks.tasks[task.id] = task
         self._node.store.add_spec(spec.task, request.spec)
         if request.name:
@@ -103,6 +109,9 @@ class ActorDesk:
         if outcome.status == m.FINISHED:
             self._node.scheduler.became_actor(sender)
             self.table.started(actor, sender)
+            self._node.recovery.started(actor, message.replayed)
+            if not actor.restarts_left:
+                self._free_arguments(actor)
             self._tell_watchers(actor)
             if actor.farewell:
                 self._node.dismiss(sender)
@@ -110,12 +119,19 @@ class ActorDesk:
             self._node.scheduler.finished(sender, outcome.task, outcome.duration)
             (cause,) = outcome.values
             assert isinstance(cause, m.Failed)
-            self._dead(actor, f"{actor.describe()} could not start: its __init__ raised", cause.error)
+            restored = actor.incarnation and actor.request.checkpoint_every >= 0
+            how = "could not be restored: its checkpoint or __init__" if restored else "could not start: its __init__"
+            self._dead(actor, f"{actor.describe()} {how} raised", cause.error)
 
-    def lost(self, actor_id: bytes, reason: str) -> None:
+    def _free_arguments(self, actor: Actor) -> None:
+        """What its ``__init__`` needs: it will not run again."""
+        needed = needed_by(actor.creation.payload.spec)
+        self._node.objects.free(self._node.objects.directory.task_ended(actor.id, needed))
+
+    def lost(self, creation: Task, reason: str) -> None:
         """Its worker ended."""
-        actor = self.table.get(actor_id)
-        if actor is None or actor.state == DEAD:
+        actor = self.table.get(creation.id)
+        if actor is None or actor.creation is not creation or actor.state == DEAD:
             return
         if self.table.may_restart(actor):
             self._node.store.add_event("actor restarted", actor.id.hex(), reason)
@@ -135,6 +151,8 @@ class ActorDesk:
             outcome = m.Outcome(actor.id, creation.attempt, creation.worker, m.CRASHED, 0.0, 0.0, [error])
             self._node.store.add_outcome(actor.id, msgspec.Raw(m.encode(outcome)))
         self.table.died(actor, text, cause)
+        self._free_arguments(actor)
+        self._node.recovery.ended(actor)
         self._tell_watchers(actor)
         if actor.request.detached:
             self._node.objects.free(self._node.objects.directory.hold(handle_id(actor.id), actor.id, -1))

@@ -36,7 +36,13 @@ class Actor:
         return f"actor {self.request.class_name}{name} ({self.id.hex()})"
 
     def message(self) -> ActorState:
-        return ActorState(self.id, self.worker if self.state == ALIVE else "", self.error, self.cause, self.incarnation)
+        worker = self.worker if self.state == ALIVE else ""
+        return ActorState(self.id, worker, self.error, self.cause, self.incarnation, self._retries())
+
+    def _retries(self) -> int:
+        """How often callers send a call again that got no answer: one that was logged got it."""
+        logged = self.request.checkpoint_every >= 0 and self.request.replay
+        return -1 if logged else self.request.max_task_retries
 
 
 class ActorTable:

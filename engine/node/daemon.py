@@ -28,6 +28,7 @@ from .cancel_desk import CancelDesk
 from .memory_guard import MemoryGuard
 from .object_desk import ObjectDesk
 from .pool import Process, WorkerPool
+from .recovery_desk import RecoveryDesk
 from .scheduler import Plan, Scheduler, Task
 from .task_desk import TaskDesk
 
@@ -66,6 +67,7 @@ class Daemon:
         self.tasks = TaskDesk(self)
         self.cancels = CancelDesk(self)
         self.actors = ActorDesk(self)
+        self.recovery = RecoveryDesk(self)
         self.memory = MemoryGuard(self)
         self.roles: dict[str, str] = {}
         self._newcomers: list[str] = []
@@ -84,6 +86,9 @@ class Daemon:
             m.WantAcknowledgement: lambda sender, message: self.post(sender, m.Acknowledged(message.frame)),
             m.Done: self.tasks.on_done,
             m.Logged: self.tasks.on_logged,
+            m.Ran: self.recovery.on_ran,
+            m.Checkpointed: self.recovery.on_checkpointed,
+            m.Seen: self.recovery.on_seen,
             m.Blocked: self.tasks.on_blocked,
             m.Unblocked: lambda sender, _: self.scheduler.unblocked(sender),
             m.Returned: self.tasks.on_returned,
@@ -175,6 +180,8 @@ class Daemon:
         for worker, devices in plan.gpus.items():
             self.post(worker, m.Devices([self.session.gpus[device] for device in devices]))
         for worker, tasks in plan.dispatch.items():
+            if tasks[0].exclusive:
+                self.recovery.dispatched(tasks[0].id, worker)
             self.post(worker, m.Execute([self._assignment(task) for task in tasks]))
         for worker in plan.stop_workers:
             self.dismiss(worker)
@@ -218,6 +225,7 @@ class Daemon:
         """Whether the store must keep what it has of a task: it has not ended, or an object of it lives."""
         return (
             task in self.tasks.tasks or task in self.objects.directory.producers or self.actors.table.is_living(task)
+            or self.recovery.needs(task)
         )
 
     def _assignment(self, task: Task) -> m.Assignment:

@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 NOTHING_STARTED = bytes(TASK_BYTES)
 
 
+def tracked_results(outcome: m.Outcome) -> list[bytes]:
+    """Those of a task's results that live only as long as somebody needs them."""
+    return [
+        object_id(outcome.task, index) for index, value in enumerate(outcome.values)
+        if isinstance(value, m.Shm) or (isinstance(value, m.Inline) and value.refs)
+    ]
+
+
 class TaskDesk:
     """See the module's essay."""
 
@@ -90,14 +98,14 @@ class TaskDesk:
         outcome = self._node.store.outcome(spec.task)
         if outcome is None:
             return False
-        tracked = [
-            object_id(spec.task, i) for i, value in enumerate(outcome.values)
-            if not isinstance(value, m.Failed) and (isinstance(value, m.Shm) or value.refs)
-        ]
-        if not all(self._node.objects.directory.adopt(oid, spec.owner) for oid in tracked):
-            return False  # freed when the parent's last attempt died with its refs
+        if not self.adopt_results(outcome, spec.owner):
+            return False
         self._node.post(spec.owner, m.Results([outcome]))
         return True
+
+    def adopt_results(self, outcome: m.Outcome, owner: str) -> bool:
+        """Gives what a task made a new owner; False when it was freed: its owner's last attempt died with its refs."""
+        return all(self._node.objects.directory.adopt(oid, owner) for oid in tracked_results(outcome))
 
     def arguments_there(self, task: Task) -> bool:
         """Looks the task's pending deps up; registers it for those that do not exist yet."""
@@ -142,7 +150,7 @@ class TaskDesk:
                 continue
             del self.tasks[task.id]
             spec = task.payload.spec
-            self._record(outcome, raw, spec.owner)
+            self.record(outcome, raw, spec.owner)
             if self.owners.sent(spec.owner, len(raw)):
                 self._look_after(spec.owner)
             if task.payload.adopted:
@@ -190,9 +198,11 @@ class TaskDesk:
         for raw_spec, raw_outcome in zip(logged.items[::2], logged.items[1::2], strict=True):
             spec = m.decode_spec(raw_spec)
             self._node.store.add_spec(spec.task, raw_spec)
-            self._record(m.decode_outcome(raw_outcome), raw_outcome, spec.owner)
+            outcome = m.decode_outcome(raw_outcome)
+            self._node.recovery.keep_results(spec.owner, outcome)
+            self.record(outcome, raw_outcome, spec.owner)
 
-    def _record(self, outcome: m.Outcome, raw: msgspec.Raw, owner: str) -> None:
+    def record(self, outcome: m.Outcome, raw: msgspec.Raw, owner: str) -> None:
         self._node.store.add_outcome(outcome.task, raw)
         objects = self._node.objects
         for index, value in enumerate(outcome.values):
@@ -206,7 +216,7 @@ class TaskDesk:
         self.tasks.pop(task.id, None)
         values: list[m.Value] = [m.Failed(error)] * max(1, task.payload.spec.num_returns)
         outcome = m.Outcome(task.id, task.attempt, worker, status, 0.0, 0.0, values)
-        self._record(outcome, msgspec.Raw(m.encode(outcome)), task.payload.spec.owner)
+        self.record(outcome, msgspec.Raw(m.encode(outcome)), task.payload.spec.owner)
         self._node.post(task.payload.spec.owner, m.Results([outcome]))
 
     def worker_died(self, worker: str, reason: str, error_class: type[EngineError]) -> None:
@@ -215,7 +225,7 @@ class TaskDesk:
         for task in started:
             retries = task.payload.spec.max_retries
             if task.exclusive:
-                self._node.actors.lost(task.id, reason)
+                self._node.actors.lost(task, reason)
             elif task.cancelled:
                 self._node.cancels.end(task)
             elif retries < 0 or 0 < retries >= task.crashes:

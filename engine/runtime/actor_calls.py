@@ -45,6 +45,9 @@ class Callee:
     """The pickled ActorDiedError, once it is dead."""
     waiting: deque[PendingCall] = field(default_factory=deque)
     in_flight: dict[bytes, PendingCall] = field(default_factory=dict)
+    """In the order in which they were sent."""
+    resent: dict[bytes, int] = field(default_factory=dict)
+    """How often those in flight were sent again, if they were."""
     dropped: bool = False
     """No handle of it is left here."""
     creation_pins: list[ObjectRef] = field(default_factory=list)
@@ -147,6 +150,8 @@ class ActorCalls:
         call = callee.in_flight.pop(task, None)
         if call is not None:
             callee.answered.append(call.spec)
+            if callee.resent:
+                callee.resent.pop(task, None)
         return True
 
     def cancel(self, task: bytes, force: bool) -> bool:
@@ -188,8 +193,14 @@ class ActorCalls:
                 ))
             if state.error or state.incarnation != callee.incarnation:
                 self._publish_answers(callee)
+                again = []
                 for call in list(callee.in_flight.values()):
-                    self._fail(callee, call, lost)
+                    sent = callee.resent.get(call.spec.task, 0)
+                    if not state.error and (state.retries < 0 or sent < state.retries):
+                        again.append(call)
+                    else:
+                        self._fail(callee, call, lost)
+                self._send_again(callee, again)
             callee.incarnation = state.incarnation
             callee.worker = state.worker
             if state.worker or state.error:
@@ -197,6 +208,15 @@ class ActorCalls:
             self._advance(callee)
             if callee.death and callee.dropped:
                 del self._callees[state.actor]
+
+    def _send_again(self, callee: Callee, calls: list[PendingCall]) -> None:
+        """They go to the actor's next life, ahead of what has not been sent yet, and say that they were sent before."""
+        for call in reversed(calls):
+            task = call.spec.task
+            del callee.in_flight[task], self.in_flight[task]
+            callee.resent[task] = callee.resent.get(task, 0) + 1
+            call.spec.parent_attempt += 1
+            callee.waiting.appendleft(call)
 
     def _publish_answers(self, callee: Callee) -> None:
         """Tells the node the results that the dead actor may not have logged: tasks may be waiting for them there."""
@@ -214,6 +234,7 @@ class ActorCalls:
         task = call.spec.task
         self.in_flight.pop(task, None)
         callee.in_flight.pop(task, None)
+        callee.resent.pop(task, None)
         self._process.unfinished.ended(task)
         for index in range(call.spec.num_returns):
             oid = object_id(task, index)

@@ -229,6 +229,8 @@ class ProcessBackend:
         self.post_node(m.CreateActor(
             token, msgspec.Raw(m.encode(spec)), options.name, namespace, options.get_if_exists,
             options.max_restarts, options.lifetime == "detached", cls.name, dict(methods), options.max_pending_calls,
+            options.max_task_retries, -1 if options.checkpoint_every is None else options.checkpoint_every,
+            options.replay,
         ))
         if options.name:
             found: m.ActorFound = self._answer(token)

@@ -36,6 +36,8 @@ from ..runtime.process import TaskScope, current_scope
 from .attempt import Attempt
 from .backend import NO_TASK, WorkerBackend
 from .concurrency import ConcurrentCalls, concurrent_calls
+from .recovery import Recovery
+from .repeats import Repeats
 from .threads import Threads
 
 REPORT_SECONDS = 0.001
@@ -63,6 +65,8 @@ class Executor:
         self._actor_id: bytes | None = None
         self._concurrent: ConcurrentCalls | None = None
         """Who runs the calls of an actor that runs several at a time."""
+        self._recovery: Recovery | None = None
+        self._repeats = Repeats(backend, self._log_calls)
         self._cancellation = backend.cancellation
         self._kept: dict[bytes, list[ObjectRef]] = {}
         """Refs inside the results of tasks that have not been reported to the node."""
@@ -77,7 +81,7 @@ class Executor:
 
         def before_flush() -> None:
             drain()
-            if len(self._call_log) >= CALLS_LOGGED_AT_ONCE:
+            if self._recovery is not None or len(self._call_log) >= CALLS_LOGGED_AT_ONCE:
                 self._log_calls()
 
         backend.endpoint.before_flush = before_flush
@@ -89,6 +93,8 @@ class Executor:
             m.CancelTask: self._on_cancel_task,
             m.CancelCall: self._on_cancel_call,
             m.Devices: self._on_devices,
+            m.Recover: self._on_recover,
+            m.KnownCalls: self._repeats.on_known,
             m.Exit: self._on_exit,
         })
 
@@ -135,6 +141,9 @@ class Executor:
             if self._concurrent is not None:
                 self._concurrent.cancel(message.task)
 
+    def _on_recover(self, sender: str, message: m.Recover) -> None:
+        self._recovery = Recovery(self._backend, message)
+
     def _on_devices(self, sender: str, message: m.Devices) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message.gpus)
         self._backend.gpus = message.gpus
@@ -172,6 +181,8 @@ class Executor:
             self._backend.post_node(m.Returned(late))
 
     def _log_calls(self) -> None:
+        if self._recovery is not None:
+            self._recovery.post_calls()
         batch: list[msgspec.Raw] = []
         with self._log_lock:  # whoever comes here second finds what there was posted
             while self._call_log:
@@ -295,9 +306,7 @@ class Executor:
             if not backend.is_set_up:
                 runtime_env.apply(backend.environment or backend.session.runtime_env, backend.session.sys_path)
                 backend.is_set_up = True
-            if self._reader is None:
-                self._reader = StoreReader(self._backend.session.store)
-            found = self._reader.function(spec.function)
+            found = self._store().function(spec.function)
             if found is None:
                 raise EngineError(f"function {spec.name} is not in the control store")
             function = load(found[1])
@@ -312,6 +321,11 @@ class Executor:
             self._backend.post_node(m.Returned(self._give_back()))
             self._backend.post_node(m.Retiring())
 
+    def _store(self) -> StoreReader:
+        if self._reader is None:
+            self._reader = StoreReader(self._backend.session.store)
+        return self._reader
+
     # ------------------------------------------------------------ actors
 
     def _create_actor(self, spec: m.Spec, assignment: m.Assignment) -> None:
@@ -321,18 +335,31 @@ class Executor:
         backend.actor_restarted = assignment.attempt > 0
 
         def construct(*args: Any, **kwargs: Any) -> None:
-            self._actor = self._function(spec)(*args, **kwargs)
+            cls = self._function(spec)
+            if self._recovery is None:
+                self._actor = cls(*args, **kwargs)
+            else:
+                self._actor = self._recovery.restore(spec.task, assignment.attempt, self._store(), cls, args, kwargs)
 
         spec.name = f"{spec.name}.__init__"
         outcome = self._attempt(spec, assignment.attempt, assignment.resolved, lambda: construct, ())
-        if outcome.status == m.FINISHED:
+        self._hold(outcome.retained)
+        replayed = 0
+        if outcome.status != m.FINISHED:
+            self._actor_id = backend.actor = None
+        elif self._recovery is None:
             self._concurrent = concurrent_calls(self, self._actor, spec.max_concurrency)
         else:
-            self._actor_id = backend.actor = None
-        for borrowed in outcome.retained:  # nobody gets a reply that could register them
-            backend.post_node(m.Hold(borrowed, backend.process.encode(), 1))
-        backend.post_node(m.ActorStarted(spec.task, msgspec.Raw(m.encode(outcome))))
+            for call in self._recovery.to_replay(self._store()):
+                self._hold(self._attempt(call, assignment.attempt, [], getattr, (self._actor, call.method)).retained)
+                replayed += 1
+        backend.post_node(m.ActorStarted(spec.task, msgspec.Raw(m.encode(outcome)), replayed))
         backend.endpoint.flush()
+
+    def _hold(self, retained: list[bytes]) -> None:
+        """For what keeps borrowed objects and nobody gets a reply that could register them."""
+        for borrowed in retained:
+            self._backend.post_node(m.Hold(borrowed, self._backend.process.encode(), 1))
 
     def _on_call(self, sender: str, message: m.Call) -> None:
         if self._exited:
@@ -347,11 +374,20 @@ class Executor:
 
     def run_call(self, spec: m.Spec) -> None:
         """Runs one call of the actor's and reports it."""
-        self.report_call(spec, self._attempt(spec, 0, [], getattr, (self._actor, spec.method)), not self._queue)
+        if self._concurrent is None:
+            if spec.parent_attempt and self._repeats.has_run(spec, self._queue):
+                self._raw_calls.pop(spec.task, None)
+                return
+            if self._repeats.verdicts:
+                self._repeats.verdicts.pop(spec.task, None)  # which is out of date now
+        outcome = self._attempt(spec, spec.parent_attempt, [], getattr, (self._actor, spec.method))
+        self.report_call(spec, outcome, not self._queue)
+        if self._recovery is not None:
+            self._recovery.save_if_due(self._actor)
 
     async def run_coroutine(self, spec: m.Spec) -> m.Outcome:
         """One call of an ``async def`` method, in the event loop."""
-        attempt = Attempt(self._backend, spec, 0, self._actor_id, self._description)
+        attempt = Attempt(self._backend, spec, spec.parent_attempt, self._actor_id, self._description)
         current_scope.set(attempt.scope)  # of this asyncio task, whose context is its own
         try:
             args, kwargs = attempt.arguments([])
@@ -371,12 +407,19 @@ class Executor:
         """Sends an outcome to the caller, at once if it is the ``last`` there is to run; and logs it behind."""
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
-        self._call_log.append((self._raw_calls.pop(spec.task), raw))
-        if _node_first(outcome):
-            self._log_calls()
-            self._kept.pop(spec.task, None)
-            endpoint.flush()
-        endpoint.batch(spec.owner, m.RawResults, raw)
+        raw_spec = self._raw_calls.pop(spec.task, None)
+        if raw_spec is None:  # it was here twice
+            raw_spec = msgspec.Raw(m.encode(spec))
+        recovery = self._recovery
+        if recovery is not None and recovery.logs and outcome.status != m.CANCELLED:
+            recovery.ran(raw_spec, raw, self._kept.pop(spec.task, None))
+        else:
+            self._call_log.append((raw_spec, raw))
+            if _node_first(outcome):
+                self._log_calls()
+                self._kept.pop(spec.task, None)
+                endpoint.flush()
+            endpoint.batch(spec.owner, m.RawResults, raw)
         now = time.perf_counter()
         if last or now - self._reported_at > REPORT_SECONDS:
             self._reported_at = now

@@ -65,6 +65,14 @@ WRONG_FOR_ACTORS = [
     ({"max_restarts": 1.0}, TypeError, "max_restarts must be an int"),
     ({"name": 5}, TypeError, "name must be a str, got 5"),
     ({"get_if_exists": True}, ValueError, "get_if_exists=True needs a name"),
+    ({"max_task_retries": -2}, ValueError, "max_task_retries must be -1"),
+    ({"checkpoint_every": 1.5, "max_restarts": 1}, TypeError, "checkpoint_every must be an int or None, got 1.5"),
+    ({"checkpoint_every": -1, "max_restarts": 1}, ValueError, r"checkpoint_every must be 0 \(log only\) or more"),
+    ({"checkpoint_every": 5}, ValueError, r"give max_restarts \(-1: for ever\) as well"),
+    ({"checkpoint_every": 5, "max_restarts": 1, "max_concurrency": 2}, ValueError, "calls that run one at a time"),
+    ({"replay": False}, ValueError, "give checkpoint_every=N as well"),
+    ({"replay": None}, TypeError, "replay must be True or False, got None"),
+    ({"replay": False, "checkpoint_every": 0, "max_restarts": 1}, ValueError, "keeps nothing"),
     ({"max_restart": 1}, TypeError, "unknown actor option 'max_restart'; did you mean 'max_restarts'"),
     ({"num_returns": 2}, TypeError, "unknown actor option 'num_returns'"),
 ]
@@ -84,6 +92,27 @@ def test_wrong_actor_options(options, error, message):
         engine.remote(**options)(Actor)
     with pytest.raises(error, match=message):
         engine.remote(Actor).options(**options)
+
+
+def test_event_loops_cannot_be_replayed():
+    class Waiter:
+        async def wait(self):
+            pass
+
+    with pytest.raises(TypeError, match=r"Waiter\.wait is a coroutine: checkpoint_every needs calls that run one"):
+        engine.remote(max_restarts=1, checkpoint_every=1)(Waiter)
+
+
+@pytest.mark.parametrize("lacking", ["save_checkpoint", "load_checkpoint"])
+def test_who_saves_must_load(lacking):
+    methods = {"save_checkpoint": lambda self: 1, "load_checkpoint": lambda self, state: None}
+    del methods[lacking]
+    half = type("Half", (), methods)
+    options = {"max_restarts": 1, "checkpoint_every": 1}
+    with pytest.raises(TypeError, match=f"Half has no {lacking}"):
+        engine.remote(**options)(half)
+    with pytest.raises(TypeError, match=f"Half has no {lacking}"):
+        engine.remote(half).options(**options)
 
 
 def test_wrong_options_of_methods():
