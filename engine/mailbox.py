@@ -30,7 +30,7 @@ from typing import Generic, Protocol, TypeVar
 import zmq
 
 from . import messages as m
-from .session import Session
+from .session import FAULTS, Session
 from .unacknowledged import Unacknowledged
 
 EXPRESS_BYTES = 16 * 1024
@@ -89,6 +89,10 @@ class Mailbox(Generic[F]):
         self._early: dict[str, dict[int, F]] = {}
         """Frames that overtook others, by sender and number."""
         self._ended: set[str] = set()
+        if FAULTS in os.environ:
+            from .testing.faults import arm
+
+            arm(self, session)
 
     # ------------------------------------------------------------ sending
 

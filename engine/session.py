@@ -25,6 +25,9 @@ LONGEST_IPC_PATH = 107
 MARK = "RLFLOW_SESSION"
 """Environment variable of all processes below a supervisor: its session's folder."""
 
+FAULTS = "RLFLOW_FAULTS"
+"""Environment variable with the folder of the faults that a test wants (see ``testing/faults.py``)."""
+
 STARTUP_SECONDS = 60
 """Longer than any session needs from making its folders to its supervisor's lock."""
 
