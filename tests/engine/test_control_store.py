@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from rlflow.engine import messages as m
-from rlflow.engine.control_store import ControlStore, StoreReader
+from rlflow.engine.control_store import ControlStore, StoreReader, checkpoint_file
 from rlflow.engine.ids import object_id, task_id
 from rlflow.engine.serialization import dump_error
 
@@ -294,3 +294,64 @@ def test_a_reader_killed_in_the_middle_pins_nothing_for_ever(tmp_path):
     assert store.forget_dead_readers() == 1
     assert store.forget_dead_readers() == 0
     store.close()
+
+
+# ---------------------------------------------------------------- logs of recoverable actors
+
+ACTOR, OTHER = task_id(SCOPE, 0), task_id(SCOPE, 1)
+
+
+def log_calls(store: ControlStore, actor: bytes, numbers: range) -> None:
+    for number in numbers:
+        call = spec(1000 + number, m.CALL, actor, method=f"method {number}")
+        add_spec(store, call)
+        store.add_call(actor, number, call.task)
+
+
+def logged(store: ControlStore, path: Path, after: int = 0) -> list[list[int]]:
+    """What another process finds: of both actors the numbers of the calls behind ``after``, and the checkpoint."""
+    store.commit()
+    program = f"""
+    actors = [bytes.fromhex(actor) for actor in {[ACTOR.hex(), OTHER.hex()]}]
+    logs = [list(store.calls(actor, {after})) for actor in actors]
+    assert all(call.method == f"method {{number}}" for log in logs for number, call in log)
+    print(json.dumps([[number for number, _ in log] for log in logs] + [[store.checkpoint(a) for a in actors]]))"""
+    found: list[list[int]] = reading_process(path / "store", program.strip())
+    return found
+
+
+def test_calls_are_read_in_order_and_page_by_page(store, tmp_path):
+    log_calls(store, OTHER, range(1, 10))
+    log_calls(store, ACTOR, range(1, 1300))
+    assert logged(store, tmp_path) == [list(range(1, 1300)), list(range(1, 10)), [None, None]]
+    assert logged(store, tmp_path, after=1290) == [list(range(1291, 1300)), [], [None, None]]
+
+
+def test_a_checkpoint_cuts_the_log_of_its_actor(store, tmp_path):
+    for actor in (ACTOR, OTHER):
+        log_calls(store, actor, range(1, 11))
+    store.add_checkpoint(ACTOR, 7)
+    assert logged(store, tmp_path) == [[8, 9, 10], list(range(1, 11)), [7, None]]
+    log_calls(store, ACTOR, range(11, 13))  # in one transaction with the cut behind them
+    store.add_checkpoint(ACTOR, 11)
+    store.drop_actor_log(OTHER)
+    assert logged(store, tmp_path) == [[12], [], [11, None]]
+    store.drop_actor_log(ACTOR)
+    assert logged(store, tmp_path) == [[], [], [None, None]]
+
+
+def test_older_files_go_when_the_checkpoint_is_committed(store, tmp_path):
+    folder = tmp_path / "store" / "checkpoints"
+    folder.mkdir()
+    files = [checkpoint_file(tmp_path / "store", ACTOR, number) for number in (5, 10, 15)]
+    unfinished = [file.with_name(f"{file.name}.tmp") for file in files]
+    other = checkpoint_file(tmp_path / "store", OTHER, 5)
+    for file in (*files, *unfinished, other):
+        file.touch()
+    store.add_checkpoint(ACTOR, 10)
+    assert len(list(folder.iterdir())) == 7
+    store.commit()
+    assert set(folder.iterdir()) == {*files[1:], *unfinished[1:], other}
+    store.drop_actor_log(ACTOR)
+    store.commit()
+    assert list(folder.iterdir()) == [other]

@@ -1,10 +1,13 @@
 """The control store within its bound: the oldest records go, what is needed stays, and the file stops growing."""
 
+import os
 from pathlib import Path
 
 import lmdb
 import msgspec
 import pytest
+from crashing import note, noted
+from recovering import Ledger, kill, replayed
 from waiting import start_engine, wait_for
 
 from rlflow import engine
@@ -146,4 +149,42 @@ def test_refs_older_than_the_history_still_have_their_values():
         assert engine.get(echo.remote(ref)) == value
     assert engine.get(engine.get_actor("keeper").read.remote([result])) == "result"
     del ref, result, put, held, keeper
+    engine.shutdown()
+
+
+def test_what_a_replay_needs_is_never_history(tmp_path):
+    """The log of a recoverable actor, and what its calls submitted."""
+
+    @engine.remote
+    def double(value):
+        note(tmp_path / "doubled")
+        return 2 * value
+
+    @engine.remote(max_restarts=-1, checkpoint_every=0)
+    class Doubler:
+        def __init__(self, ledger):
+            self.ledger = ledger
+            self.total = 0
+
+        def add(self, value):
+            self.total += engine.get(double.remote(value))
+            engine.get(self.ledger.add.remote(value))
+            return self.total
+
+        def pid(self):
+            return os.getpid()
+
+    start_engine(store_limit=LIMIT)
+    ledger = Ledger.remote()
+    doubler = Doubler.remote(ledger)
+    assert engine.get([doubler.add.remote(1) for _ in range(100)])[-1] == 200
+    for _ in range(40):
+        engine.get([echo.remote(i) for i in range(1000)])
+    with StoreReader(api.current_backend().session.store) as reader:
+        wait_for(lambda: reader.flushed() > 10_000, "history is cut")
+    kill(doubler)
+    assert engine.get(doubler.add.remote(1)) == 202
+    assert replayed(doubler) == [101]
+    assert noted(tmp_path / "doubled") == len(engine.get(ledger.all.remote())) == 101
+    del doubler, ledger
     engine.shutdown()

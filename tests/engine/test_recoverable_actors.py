@@ -8,7 +8,7 @@ from recovering import POINTS, Ledger, events, kill, replayed
 from waiting import start_engine, wait_for
 
 from rlflow import engine
-from rlflow.engine.exceptions import ActorDiedError, ActorUnavailableError
+from rlflow.engine.exceptions import ActorDiedError, ActorUnavailableError, TaskCancelledError
 from rlflow.engine.testing import leak_check
 
 CALLS = 9
@@ -154,6 +154,34 @@ def test_restarts_run_out(tmp_path):
     for ref in (deadly, ledger.all.remote(), ledger.all.remote()):
         with pytest.raises(ActorDiedError, match=r"Ledger.*SIGKILL"):
             engine.get(ref)
+
+
+def test_a_cancelled_call_is_not_run_by_a_replay(tmp_path):
+    @engine.remote(max_restarts=-1, checkpoint_every=0)
+    class Slow:
+        def __init__(self):
+            self.entries = []
+
+        def wait(self, path):
+            wait_for(path.exists, "it may go on")
+
+        def add(self, entry):
+            self.entries.append(entry)
+            return list(self.entries)
+
+        def pid(self):
+            return os.getpid()
+
+    slow = Slow.remote()
+    waiting, cancelled = slow.wait.remote(tmp_path / "go on"), slow.add.remote("cancelled")
+    engine.cancel(cancelled)
+    note(tmp_path / "go on")
+    engine.get(waiting)
+    with pytest.raises(TaskCancelledError):
+        engine.get(cancelled)
+    assert engine.get(slow.add.remote("first")) == ["first"]
+    kill(slow)
+    assert engine.get(slow.add.remote("second")) == ["first", "second"]
 
 
 def test_a_name_stays_over_restarts():

@@ -249,3 +249,14 @@ def test_actors_that_have_ended_leave_nothing():
             engine.get(counters[0].add.remote())
         assert engine.get(counters[1].add.remote()) == 1
     # what the engine knows of them is asked for by the check for leaks
+
+
+# --- restarts ---
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_an_actor_with_checkpoints_has_its_state_after_a_restart(every):
+    counter = Counter.options(max_restarts=-1, checkpoint_every=every).remote(10)
+    assert [engine.get(counter.add.remote()) for _ in range(3)] == [11, 12, 13]
+    engine.kill(counter, no_restart=False)
+    assert engine.get(counter.add.remote()) == 14
