@@ -58,6 +58,9 @@ class Backend(Protocol):
     def get_actor(self, name: str, namespace: str | None) -> tuple[ActorInfo, ObjectRef]:
         """Raises ValueError when there is none."""
 
+    def current_actor(self) -> tuple[type, bytes, ObjectRef] | None:
+        """Class, id and one more handle of the actor whose method runs here."""
+
     def kill_actor(self, actor: ActorInfo, no_restart: bool) -> None: ...
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None: ...

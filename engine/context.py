@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .remote import ActorHandle
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,17 @@ class RuntimeContext:
     resources: Mapping[str, float] = field(default_factory=dict)
     gpus: tuple[str, ...] = ()
     environment: str = ""
+
+    @property
+    def current_actor(self) -> ActorHandle:
+        """A handle of the actor whose method calls this, to pass on.
+
+        Raises:
+            EngineStateError: the caller is no actor.
+        """
+        from .remote import current_actor
+
+        return current_actor()
 
     def get_job_id(self) -> str:
         return self.job_id

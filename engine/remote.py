@@ -193,6 +193,15 @@ def exit_actor() -> None:
     raise ActorExit
 
 
+def current_actor() -> ActorHandle:
+    """A handle of the actor that calls this; raises EngineStateError when none does."""
+    found = api.current_backend().current_actor()
+    if found is None:
+        raise EngineStateError("there is no current actor: this is no actor's method")
+    cls, actor_id, handle = found
+    return ActorHandle(ActorInfo(actor_id, cls.__name__, _public_methods(cls)), handle)
+
+
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """The living actor of that name. Raises ValueError when there is none."""
     return ActorHandle(*api.current_backend().get_actor(name, namespace))

@@ -289,6 +289,12 @@ class InlineBackend:
     def _handle(self, actor: InlineActor) -> tuple[ActorInfo, ObjectRef]:
         return actor.info, self._objects.adopt(ids.handle_id(actor.info.actor_id))
 
+    def current_actor(self) -> tuple[type, bytes, ObjectRef] | None:
+        actor = self._scope().actor
+        if actor is None or actor.instance is None:
+            return None
+        return type(actor.instance), actor.info.actor_id, self._objects.adopt(ids.handle_id(actor.info.actor_id))
+
     def kill_actor(self, actor: ActorInfo, no_restart: bool) -> None:
         found = self._actors.get(actor.actor_id)
         if found is None or found.death is not None:

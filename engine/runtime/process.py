@@ -99,6 +99,8 @@ class ProcessBackend:
         self.reconciliation = Reconciliation(self.post_node)
         self.unfinished = Unfinished()
         self._calls = 0
+        self.actor_class: type | None = None
+        """Of the actor that this process is."""
         self.welcome = False
         self.failure: str = ""
         self._functions: set[bytes] = set()
@@ -277,6 +279,12 @@ class ProcessBackend:
         if not self._calls % CALLS_PER_BATCH:
             self._wait_for_room()
         return refs
+
+    def current_actor(self) -> tuple[type, bytes, ObjectRef] | None:
+        actor = self.scope.actor
+        if actor is None or self.actor_class is None:
+            return None
+        return self.actor_class, actor, self.adopt(handle_id(actor))
 
     def kill_actor(self, actor: ActorInfo, no_restart: bool) -> None:
         self.calls.watch(actor.actor_id).worker = ""  # later calls wait to hear what became of it

@@ -348,6 +348,7 @@ class Executor:
         if outcome.status != m.FINISHED:
             self._actor_id = backend.actor = None
         elif self._recovery is None:
+            backend.actor_class = type(self._actor)
             self._concurrent = concurrent_calls(self, self._actor, spec.max_concurrency)
         else:
             for call in self._recovery.to_replay(self._store()):

@@ -199,3 +199,29 @@ def test_an_actor_makes_actors_and_tasks():
             return max(engine.get(refs))
 
     assert engine.get(Parent.remote().grow.remote()) == 4
+
+
+@engine.remote
+class Introduces:
+    def __init__(self):
+        self.seen = 0
+
+    def myself(self):
+        return engine.get_runtime_context().current_actor
+
+    def see(self):
+        self.seen += 1
+        return self.seen
+
+
+def test_an_actor_can_pass_itself_on():
+    actor = Introduces.remote()
+    same = engine.get(actor.myself.remote())
+    assert same == actor
+    del actor
+    assert engine.get([same.see.remote(), same.see.remote()]) == [1, 2]
+
+
+def test_only_an_actor_has_itself():
+    with pytest.raises(engine.exceptions.EngineStateError, match="no actor's method"):
+        _ = engine.get_runtime_context().current_actor
