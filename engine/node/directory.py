@@ -29,13 +29,15 @@ from .leases import Task
 class Record:
     """A tracked object."""
 
-    __slots__ = ("holders", "owner", "released", "value")
+    __slots__ = ("copies", "holders", "owner", "released", "value")
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
         self.value: Value | None = None
         self.released = False
         self.holders: dict[bytes, int] = {}
+        self.copies: tuple[Shm, ...] = ()
+        """Earlier ones, of an owner that died and put the object again when it was run once more."""
 
 
 @dataclass
@@ -100,7 +102,9 @@ class Directory:
         """
         if isinstance(value, Shm):
             record = self._record(object_id, owner)
-            if record.value is None:
+            if record.value != value:
+                if isinstance(record.value, Shm):
+                    record.copies += (record.value,)
                 record.value = value
                 self.segments[value.segment] += 1
         elif isinstance(value, Inline) and value.refs:
@@ -228,8 +232,11 @@ class Directory:
             self.producers[task_of(object_id)] += 1
             record.released = owner.encode() in self._dead
         elif owner:
+            dead = owner.encode() in self._dead
+            if record.owner and owner != record.owner and not dead:  # it died, and this is its next attempt
+                record.released = False
             record.owner = owner
-            record.released |= owner.encode() in self._dead
+            record.released |= dead
         return record
 
     def _drop(self, object_id: bytes) -> None:
@@ -268,8 +275,9 @@ class Directory:
                     freed.unseen.append(object_id)
                 continue
             if isinstance(value, Shm):
-                self.segments[value.segment] -= 1
-                freed.blocks.append((owner_of(value.segment), value.segment, value.offset))
+                for copy in (value, *record.copies):
+                    self.segments[copy.segment] -= 1
+                    freed.blocks.append((owner_of(copy.segment), copy.segment, copy.offset))
             if not isinstance(value, Failed):
                 for inner in value.refs:
                     inner_record = self._records.get(inner)

@@ -155,3 +155,17 @@ def test_the_owner_may_die_at_any_time_after_it_lent(lenders, order):
     node.hears(events[-1])
     assert node.blocks == 1
     assert not any(node.directory.census().values())
+
+
+def test_an_object_that_is_put_again_by_its_makers_next_attempt() -> None:
+    """Both copies live until nobody needs the object, whoever came first to let it go."""
+    directory = Directory()
+    old, new = Shm("w1-0", 0, [100]), Shm("w2-0", 64, [100])
+    directory.exists(OUTER, old, "w1")
+    directory.hold(OUTER, b"driver", 1)
+    assert not directory.process_died("w1", {}).blocks
+    directory.exists(OUTER, new, "w2")
+    assert not directory.hold(OUTER, b"driver", -1).blocks  # its new owner has not released it
+    assert directory.known(OUTER) == new
+    assert sorted(directory.release(OUTER).blocks) == [("w1", "w1-0", 0), ("w2", "w2-0", 64)]
+    assert not any(directory.census().values())

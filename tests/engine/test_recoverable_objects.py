@@ -10,6 +10,7 @@ from recovering import Ledger, kill, replayed
 from waiting import start_engine, wait_for
 
 from rlflow import engine
+from rlflow.engine import api
 from rlflow.engine.testing import leak_check
 
 LARGE = 50_000
@@ -56,6 +57,16 @@ class Shelf:
         ref = engine.put(value) if kind == "put" else copy.remote(value)
         self.kept.append([ref])
         return [ref]
+
+    def give(self, position):
+        """A ref that it has kept."""
+        return self.kept[position]
+
+    def clear(self):
+        self.kept.clear()
+
+    def blocks(self):
+        return api.current_backend().storage.arena.blocks()
 
     def pid(self):
         return os.getpid()
@@ -104,6 +115,27 @@ def test_refs_to_what_the_actor_made_itself(every, kind, size):
     gc.collect()
     kill(shelf)
     assert engine.get(shelf.sums.remote()) == [0, size]
+
+
+@pytest.mark.parametrize("size", [1, LARGE])
+def test_puts_of_a_replay_have_their_old_names_and_a_new_owner(size):
+    """While others hold the first copies, and when they have let them go."""
+    shelf = Shelf.options(max_restarts=-1, checkpoint_every=0).remote()
+    refs = [engine.get(shelf.make.remote(np.full(size, float(i)), "put"))[0] for i in range(3)]
+    kill(shelf)
+    assert [engine.get(ref)[0] for ref in refs] == [0, 1, 2]
+    again = engine.get(shelf.give.remote(1))[0]
+    assert again == refs[1] and engine.get(again)[0] == 1
+    del refs, again
+    gc.collect()
+    assert engine.get(shelf.sums.remote()) == [0, size, 2 * size]
+    (again,) = engine.get(shelf.give.remote(2))
+    assert engine.get(again)[0] == 2
+    assert engine.get(copy.remote(again))[0] == 2
+    del again
+    gc.collect()
+    engine.get(shelf.clear.remote())
+    wait_for(lambda: engine.get(shelf.blocks.remote()) == 0, "the memory of both copies is free")
 
 
 @pytest.mark.parametrize("every", [None, 0, 1])
