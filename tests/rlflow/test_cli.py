@@ -59,7 +59,7 @@ def test_train_shows_progress_evaluates_and_says_where_the_run_lies(rlflow: Comm
         (["train", "small.yaml", "gamma=high"], "override 'gamma=high': gamma: expected a number, got 'high'"),
         (["train", "small.yaml", "runs_dir=small.yaml"], "cannot make the run folder small.yaml/"),
         (["train", "small.yaml", "--seed", "x"], "Invalid value for '--seed'"),
-        (["train"], "Missing argument"),
+        (["train"], "nothing to train"),
         (["tasks", "nosuch"], "there is no run 'nosuch'"),
         (["plot", "nosuch"], "there is no run 'nosuch'"),
     ],

@@ -11,18 +11,38 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import rlflow as rlflow_package
 from rlflow.run import Run
 
 if TYPE_CHECKING:
     from .conftest import Command, Start
 
 DEADLINE = 60.0
+SMALL: dict[str, Any] = {  # as small.yaml
+    "env": "CartPole-v1", "seed": 3, "stop": {"env_steps": 600}, "evaluation": {"episodes": 2},
+    "checkpoint": {"every_env_steps": 200, "keep": 2}, "engine": {"backend": "inline"},
+    "num_envs": 4, "rollout_length": 32, "minibatch_size": 64, "epochs": 2,
+}  # fmt: skip
 STEPS = "stop.env_steps=4000"
 
 
 def the_run(workdir: Path) -> Path:
     [run] = (workdir / "runs").iterdir()
     return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was never stopped."""
+    folder = tmp_path_factory.mktemp("trained")
+    run = rlflow_package.train("ppo", **SMALL, runs_dir=str(folder / "runs"), progress=False)
+    return run.path
+
+
+@pytest.fixture
+def run(trained: Path, workdir: Path) -> Path:
+    """A copy of it in ``runs/``."""
+    return shutil.copytree(trained, workdir / "runs" / trained.name)
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:
@@ -64,10 +84,10 @@ def wait_for_checkpoint(workdir: Path) -> None:
         time.sleep(0.005)
 
 
-def test_a_complete_run_says_so_and_trains_on_when_its_end_is_raised(rlflow: Command, workdir: Path) -> None:
+def test_a_complete_run_says_so_and_trains_on_when_its_end_is_raised(
+    rlflow: Command, run: Path, workdir: Path
+) -> None:
     assert rlflow("train", "small.yaml", "stop.env_steps=1200", "runs_dir=longer").returncode == 0
-    assert rlflow("train", "small.yaml").returncode == 0
-    run = the_run(workdir)
     done = rlflow("train", "--resume", run.name)
     assert done.returncode == 0
     assert "is complete, with 612 env steps; to train on, raise the end: stop.env_steps=1224" in done.stdout
@@ -77,9 +97,7 @@ def test_a_complete_run_says_so_and_trains_on_when_its_end_is_raised(rlflow: Com
     assert Run(run).config["stop"]["env_steps"] == 1200
 
 
-def test_what_was_written_after_the_checkpoint_is_taken_back(rlflow: Command, workdir: Path) -> None:
-    assert rlflow("train", "small.yaml").returncode == 0
-    run = the_run(workdir)
+def test_what_was_written_after_the_checkpoint_is_taken_back(rlflow: Command, run: Path) -> None:
     whole = numbers(run)
     checkpoints = Run(run).checkpoints
     shutil.rmtree(checkpoints[-1])
@@ -90,9 +108,7 @@ def test_what_was_written_after_the_checkpoint_is_taken_back(rlflow: Command, wo
     assert numbers(run) == whole
 
 
-def test_a_run_without_a_checkpoint_begins_again(rlflow: Command, workdir: Path) -> None:
-    assert rlflow("train", "small.yaml").returncode == 0
-    run = the_run(workdir)
+def test_a_run_without_a_checkpoint_begins_again(rlflow: Command, run: Path) -> None:
     whole = numbers(run)
     shutil.rmtree(run / "checkpoints")
     assert rlflow("train", "--resume", run.name).returncode == 0
@@ -100,9 +116,7 @@ def test_a_run_without_a_checkpoint_begins_again(rlflow: Command, workdir: Path)
     assert "no checkpoint yet: it begins again" in (run / "log.txt").read_text()
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(rlflow: Command, workdir: Path) -> None:
-    assert rlflow("train", "small.yaml").returncode == 0
-    run = the_run(workdir)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(rlflow: Command, run: Path) -> None:
     whole = numbers(run)
     newest = Run(run).checkpoints[-1]
     (newest / "manifest.json").write_text("{")
@@ -112,9 +126,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(rlflow: Command, workd
     json.loads((newest / "manifest.json").read_text())  # written anew
 
 
-def test_when_no_checkpoint_can_be_read_nothing_is_touched(rlflow: Command, workdir: Path) -> None:
-    assert rlflow("train", "small.yaml").returncode == 0
-    run = the_run(workdir)
+def test_when_no_checkpoint_can_be_read_nothing_is_touched(rlflow: Command, run: Path) -> None:
     for checkpoint in Run(run).checkpoints:
         (checkpoint / "manifest.json").write_text("{")
     (run / "evaluation.json").unlink()
@@ -142,8 +154,7 @@ def test_two_processes_do_not_train_into_one_folder(rlflow: Command, start_rlflo
         ([], "nothing to train: give a config"),
     ],
 )
-def test_what_cannot_be_resumed_is_said(rlflow: Command, workdir: Path, arguments: list[str], said: str) -> None:
-    assert rlflow("train", "small.yaml", "stop.env_steps=100").returncode == 0
-    done = rlflow("train", *(the_run(workdir).name if word == "RUN" else word for word in arguments))
+def test_what_cannot_be_resumed_is_said(rlflow: Command, run: Path, arguments: list[str], said: str) -> None:
+    done = rlflow("train", *(run.name if word == "RUN" else word for word in arguments))
     assert done.returncode == 2
     assert said in done.stderr
