@@ -14,6 +14,9 @@ from ..runtime.process import TaskScope
 from ..serialization import NONE, dump_engine_error, dump_error, dumps, loads
 from .backend import WorkerBackend
 
+REPORT_SECONDS = 0.001
+"""How long an outcome waits for company while there is more to run."""
+
 _NONE = m.Inline(NONE)
 
 
@@ -130,3 +133,15 @@ class Attempt:
         return m.Outcome(
             self._spec.task, self._number, self._backend.process, self.status, self._started, duration, values, retained
         )
+
+
+def node_first(outcome: m.Outcome) -> bool:
+    """Whether the node has to hear of it before the owner.
+
+    If this process dies between the two, memory that the node does not know of goes with it, and refs in a value
+    that it does not know of would hold their objects for ever.
+    """
+    for value in outcome.values:
+        if isinstance(value, m.Shm) or (isinstance(value, m.Inline) and value.refs):
+            return True
+    return False

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .. import messages as m
 
 if TYPE_CHECKING:
-    from .executor import Executor
+    from .actor import ActorHost
 
 COROUTINES = 1000
 """How many calls an actor with ``async def`` methods runs at a time, unless it says otherwise (as in Ray)."""
@@ -40,19 +40,19 @@ class ConcurrentCalls(Protocol):
         """The main thread's work until the actor leaves and what has begun is finished."""
 
 
-def concurrent_calls(executor: Executor, actor: Any, max_concurrency: int) -> ConcurrentCalls | None:
+def concurrent_calls(host: ActorHost, actor: Any, max_concurrency: int) -> ConcurrentCalls | None:
     """For an actor that runs one call at a time: ``None``."""
     cls = type(actor)
     if any(inspect.iscoroutinefunction(getattr(cls, name)) for name in dir(cls) if not name.startswith("__")):
-        return AsyncCalls(executor, actor, max_concurrency or COROUTINES)
-    return ThreadedCalls(executor, max_concurrency) if max_concurrency > 1 else None
+        return AsyncCalls(host, actor, max_concurrency or COROUTINES)
+    return ThreadedCalls(host, max_concurrency) if max_concurrency > 1 else None
 
 
 class ThreadedCalls:
     """Calls in threads."""
 
-    def __init__(self, executor: Executor, size: int) -> None:
-        self._executor = executor
+    def __init__(self, host: ActorHost, size: int) -> None:
+        self._host = host
         self._size = size
         self._calls: SimpleQueue[m.Spec | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -72,8 +72,8 @@ class ThreadedCalls:
         """The thread that takes it from the queue sees that it was cancelled."""
 
     def run(self) -> None:
-        executor = self._executor
-        executor.endpoint.wait_until(lambda: executor.leaving)
+        host = self._host
+        host.endpoint.wait_until(lambda: host.leaving)
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
@@ -84,7 +84,7 @@ class ThreadedCalls:
             spec = self._calls.get()
             if spec is None:
                 return
-            self._executor.run_call(spec)
+            self._host.run_call(spec)
             with self._lock:
                 self._unfinished -= 1
 
@@ -92,8 +92,8 @@ class ThreadedCalls:
 class AsyncCalls:
     """Calls in an event loop."""
 
-    def __init__(self, executor: Executor, actor: Any, limit: int) -> None:
-        self._executor = executor
+    def __init__(self, host: ActorHost, actor: Any, limit: int) -> None:
+        self._host = host
         self._actor = actor
         self._limit = limit
         self._loop = asyncio.new_event_loop()
@@ -118,7 +118,7 @@ class AsyncCalls:
 
     def run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        endpoint = self._executor.endpoint
+        endpoint = self._host.endpoint
         with endpoint.led_by_loop() as fds:
             for fd in fds:
                 self._loop.add_reader(fd, self._receive)
@@ -130,22 +130,22 @@ class AsyncCalls:
         self._loop.close()
 
     def _receive(self) -> None:
-        self._executor.endpoint.serve_what_is_there()
+        self._host.endpoint.serve_what_is_there()
         self._stop_if_done()
 
     def _start(self, spec: m.Spec) -> None:
         if not inspect.iscoroutinefunction(getattr(self._actor, spec.method, None)):
-            self._executor.run_call(spec)
+            self._host.run_call(spec)
         elif len(self._running) < self._limit:
             self._running[spec.task] = self._loop.create_task(self._run(spec))
         else:
             self._waiting.append(spec)
 
     async def _run(self, spec: m.Spec) -> None:
-        outcome = await self._executor.run_coroutine(spec)
-        self._executor.report_call(spec, outcome, last=False)
+        outcome = await self._host.run_coroutine(spec)
+        self._host.report_call(spec, outcome, last=False)
         del self._running[spec.task]
-        if self._waiting and not self._executor.leaving:
+        if self._waiting and not self._host.leaving:
             self._start(self._waiting.popleft())
         if not self._flushing:
             self._flushing = True
@@ -153,9 +153,9 @@ class AsyncCalls:
 
     def _flush(self) -> None:
         self._flushing = False
-        self._executor.endpoint.flush()
+        self._host.endpoint.flush()
         self._stop_if_done()
 
     def _stop_if_done(self) -> None:
-        if self._executor.leaving and not self._running:
+        if self._host.leaving and not self._running:
             self._loop.stop()

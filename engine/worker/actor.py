@@ -1,0 +1,222 @@
+"""A worker that has become an actor: it has one instance, and runs calls in place of tasks.
+
+Three ways to run them: one after the other in the main thread, which is here; several at a time, which is in
+``concurrency.py``; or one after the other with each of them logged, so that the state can be made again, which is in
+``recovery.py``. Calls of the first two are reported to their callers at once, and to the node only now and then: their
+history is logged behind.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .. import messages as m
+from ..runtime.endpoint import Endpoint
+from ..runtime.process import current_scope
+from .attempt import REPORT_SECONDS, Attempt, node_first
+from .backend import WorkerBackend
+from .concurrency import ConcurrentCalls, concurrent_calls
+from .recovery import Recovery
+from .repeats import Repeats
+
+if TYPE_CHECKING:
+    from .executor import Executor
+
+CALLS_LOGGED_AT_ONCE = 64
+
+
+class ActorHost:
+    """See the module's essay. Every worker has one; ``id`` is None until it has become an actor."""
+
+    def __init__(self, executor: Executor, backend: WorkerBackend) -> None:
+        self.id: bytes | None = None
+        self.concurrent: ConcurrentCalls | None = None
+        """Who runs the calls of an actor that runs several at a time."""
+        self._executor = executor
+        self._backend = backend
+        self._instance: Any = None
+        self._raw_calls: dict[bytes, msgspec.Raw] = {}
+        """Those that have arrived and are not reported, as they came."""
+        self._log: deque[tuple[msgspec.Raw, msgspec.Raw]] = deque()
+        self._log_lock = threading.RLock()  # main and background thread log; a finalizer's print may flush inside
+        self._reported_at = 0.0
+        self._exited = False
+        """The actor wanted to end: what still comes is not run."""
+        self._recovery: Recovery | None = None
+        self._repeats = Repeats(backend, self.log_calls)
+        self.handlers: dict[type, Callable[[str, Any], None]] = {
+            m.Call: self._on_call,
+            m.CancelCall: self._on_cancel_call,
+            m.Recover: self._on_recover,
+            m.KnownCalls: self._repeats.on_known,
+        }
+
+    # ------------------------------------------------------------ for those that run calls
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is enough: what has begun is finished, nothing else is."""
+        return self._executor.leaving
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._backend.endpoint
+
+    # ------------------------------------------------------------ messages
+
+    def _on_recover(self, sender: str, message: m.Recover) -> None:
+        self._recovery = Recovery(self._backend, message)
+
+    def _on_call(self, sender: str, message: m.Call) -> None:
+        if self._exited:
+            return
+        for raw in message.items:
+            spec = m.decode_spec(raw)
+            self._raw_calls[spec.task] = raw
+            if self.concurrent is None:
+                self._executor.queue.append(spec)
+            else:
+                self.concurrent.accept(spec)
+
+    def _on_cancel_call(self, sender: str, message: m.CancelCall) -> None:
+        self._backend.post_node(m.Cancel(message.task, False, True))  # what it has submitted
+        if message.task in self._raw_calls:
+            self._backend.cancellation.requested.add(message.task)
+            if self.concurrent is not None:
+                self.concurrent.cancel(message.task)
+
+    # ------------------------------------------------------------ its life
+
+    def create(self, spec: m.Spec, assignment: m.Assignment) -> None:
+        """Makes the instance, or the one that was lost again, and says so to the node."""
+        backend = self._backend
+        executor = self._executor
+        self.id = spec.task
+        backend.actor = spec
+        backend.actor_restarted = assignment.attempt > 0
+
+        def construct(*args: Any, **kwargs: Any) -> None:
+            cls = executor.function(spec)
+            if self._recovery is None:
+                self._instance = cls(*args, **kwargs)
+            else:
+                attempt = assignment.attempt
+                self._instance = self._recovery.restore(spec.task, attempt, executor.store(), cls, args, kwargs)
+
+        spec.name = f"{spec.name}.__init__"
+        outcome = executor.attempt(spec, assignment.attempt, assignment.resolved, lambda: construct, ())
+        self._hold(outcome.retained)
+        replayed = 0
+        if outcome.status != m.FINISHED:
+            self.id = backend.actor = None
+        else:
+            backend.actor_class = type(self._instance)
+            if self._recovery is None:
+                self.concurrent = concurrent_calls(self, self._instance, spec.max_concurrency)
+            else:
+                replayed = self._replay(self._recovery, assignment.attempt)
+        backend.post_node(m.ActorStarted(spec.task, msgspec.Raw(m.encode(outcome)), replayed))
+        backend.endpoint.flush()
+
+    def _replay(self, recovery: Recovery, attempt: int) -> int:
+        """Runs the logged calls again; returns how many there were."""
+        count = 0
+        for call in recovery.to_replay(self._executor.store()):
+            self._hold(self._executor.attempt(call, attempt, [], getattr, (self._instance, call.method)).retained)
+            count += 1
+        return count
+
+    def _hold(self, retained: list[bytes]) -> None:
+        """For what keeps borrowed objects and nobody gets a reply that could register them."""
+        for borrowed in retained:
+            self._backend.post_node(m.Hold(borrowed, self._backend.process.encode(), 1))
+
+    def exit(self) -> None:
+        """The actor wants to end: no call after this one is run."""
+        assert self.id is not None
+        self._executor.leaving = True
+        self._exited = True
+        self._executor.queue.clear()
+        self._backend.post_node(m.ActorExits(self.id))
+
+    # ------------------------------------------------------------ calls
+
+    def run_call(self, spec: m.Spec) -> None:
+        """Runs one call and reports it."""
+        executor = self._executor
+        if self.concurrent is None:
+            if spec.parent_attempt and self._repeats.has_run(spec, executor.queue):
+                self._raw_calls.pop(spec.task, None)
+                return
+            if self._repeats.verdicts:
+                self._repeats.verdicts.pop(spec.task, None)  # which is out of date now
+        outcome = executor.attempt(spec, spec.parent_attempt, [], getattr, (self._instance, spec.method))
+        self.report_call(spec, outcome, not executor.queue)
+        if self._recovery is not None:
+            self._recovery.save_if_due(self._instance)
+
+    async def run_coroutine(self, spec: m.Spec) -> m.Outcome:
+        """One call of an ``async def`` method, in the event loop."""
+        attempt = Attempt(self._backend, spec, spec.parent_attempt, self.id, self._executor.description)
+        current_scope.set(attempt.scope)  # of this asyncio task, whose context is its own
+        try:
+            args, kwargs = attempt.arguments([])
+            result = await getattr(self._instance, spec.method)(*args, **kwargs)
+            del args, kwargs
+            values = attempt.pack(result)
+            del result
+        except BaseException as error:
+            values = self._executor.failure(attempt, spec, error)
+        if attempt.kept:
+            self._executor.kept[spec.task] = attempt.kept
+        if attempt.exits:
+            self.exit()
+        return attempt.outcome(values)
+
+    def report_call(self, spec: m.Spec, outcome: m.Outcome, last: bool) -> None:
+        """Sends an outcome to the caller, at once if it is the ``last`` there is to run; and logs it behind.
+
+        That of a recoverable actor goes to the node, which logs it and sends it on. What was cancelled has not run, and
+        is no part of the log.
+        """
+        raw = msgspec.Raw(m.encode(outcome))
+        endpoint = self._backend.endpoint
+        raw_spec = self._raw_calls.pop(spec.task, None)
+        if raw_spec is None:  # it was here twice
+            raw_spec = msgspec.Raw(m.encode(spec))
+        recovery = self._recovery
+        if recovery is not None and recovery.logs and outcome.status != m.CANCELLED:
+            recovery.ran(raw_spec, raw, self._executor.kept.pop(spec.task, None))
+        else:
+            self._log.append((raw_spec, raw))
+            if node_first(outcome):
+                self.log_calls()
+                self._executor.kept.pop(spec.task, None)
+                endpoint.flush()
+            endpoint.batch(spec.owner, m.RawResults, raw)
+        now = time.perf_counter()
+        if last or now - self._reported_at > REPORT_SECONDS:
+            self._reported_at = now
+            endpoint.flush()
+
+    def before_flush(self) -> None:
+        """Posts what is not to wait for the next tick."""
+        if self._recovery is not None or len(self._log) >= CALLS_LOGGED_AT_ONCE:
+            self.log_calls()
+
+    def log_calls(self) -> None:
+        """Posts all calls that have been run and not logged."""
+        if self._recovery is not None:
+            self._recovery.post_calls()
+        batch: list[msgspec.Raw] = []
+        with self._log_lock:  # whoever comes here second finds what there was posted
+            while self._log:
+                batch += self._log.popleft()
+            if batch:
+                self._backend.post_node(m.Logged(batch))
