@@ -127,3 +127,33 @@ def test_ppo_run_gives_all_figures(tmp_path: Path) -> None:
     assert rows["steps_per_second"] > 0 and rows["set_up_seconds"] > 0 and rows["evaluation_return"] > 0
     assert rows["solved_seconds"] is None
     assert "env steps/s" in printed
+
+
+def test_chaos_compares_every_result_and_says_what_it_killed(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    done = run_program("chaos.py", "--minutes", "0.05", "--seed", "3", "--pause", "0.15", "--kinds", "worker", "actor", "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(path.read_text())
+    assert document["difference"] is None
+    assert document["rounds"] > 1 and document["results_compared"] > 50 and document["trainings_compared"] > 0
+    assert sum(document["kills"].values()) > 3
+    assert document["deaths_seen"] >= 1 and max(document["longest_stall_s"].values()) > 0
+
+
+WRONG = """
+import sys
+sys.path.insert(0, {folder!r})
+import chaos, chaos_load
+chaos_load.tree_of = lambda seed, depth: 0
+sys.argv[1:] = {arguments!r}
+sys.exit(chaos.main())
+"""
+
+
+def test_chaos_fails_with_what_differed(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    program = WRONG.format(folder=str(ROOT / "benchmarks"), arguments=["--minutes", "0.02", "--json", str(path)])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, cwd=ROOT)
+    assert done.returncode == 1
+    assert "Difference: task trees of round 0: got [" in done.stderr
+    assert json.loads(path.read_text())["difference"].startswith("Difference: task trees of round 0")
