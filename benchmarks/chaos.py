@@ -55,6 +55,7 @@ class Killer:
 
     def __init__(self, seed: int, kinds: Sequence[str], pause: float, actors: Callable[[], Sequence[str]]) -> None:
         self.kills: Counter[str] = Counter()
+        self.failure: Exception | None = None
         self._random = random.Random(seed)
         self._kinds = kinds
         self._pause = pause
@@ -78,6 +79,12 @@ class Killer:
         self._store.close()
 
     def _run(self) -> None:
+        try:
+            self._kill_until_the_end()
+        except Exception as error:
+            self.failure = error
+
+    def _kill_until_the_end(self) -> None:
         while not self._ends.wait(self._random.uniform(0, 2 * self._pause)):
             kind = self._random.choice(self._kinds)
             if kind in LONG_PAUSES and time.monotonic() - self._killed_at[kind] < LONG_PAUSES[kind]:
@@ -115,7 +122,7 @@ class Killer:
             if pid in living:
                 with suppress(FileNotFoundError):
                     found[pid] = self._session.started_task(name).read_bytes().hex()
-        return found
+        return {pid: task for pid, task in found.items() if task}  # empty: just being made
 
 
 class Trainings(threading.Thread):
@@ -160,14 +167,17 @@ def disturbed(arguments: argparse.Namespace, undisturbed: dict[str, Any]) -> dic
         return time.monotonic() > until
 
     trainings = Trainings(undisturbed, ends)
-    with Killer(arguments.seed, arguments.kinds, arguments.pause, accounts.ids) as killer:
-        trainings.start()
-        try:
+    killer = Killer(arguments.seed, arguments.kinds, arguments.pause, accounts.ids)
+    try:
+        with killer:
+            trainings.start()
             rounds = load_until(ends, accounts, stalls, trainings)
-        finally:
-            trainings.join()
+    finally:
+        trainings.join()  # in peace: one whose learner dies all the time never ends
     if trainings.failure is not None:
         raise trainings.failure
+    if killer.failure is not None:
+        raise killer.failure
     accounts.round(rounds, stalls)  # nobody is killed any more: their final state, by every answer
     return {
         "rounds": rounds + 1,

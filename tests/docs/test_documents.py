@@ -57,6 +57,21 @@ def test_links_and_make_targets_exist(path: Path) -> None:
     assert set(page.make_targets) <= rules
 
 
+RELIABILITY = ROOT / "docs" / "reliability.md"
+CASES = 32
+
+
+def test_the_tests_that_show_a_promise_exist() -> None:
+    text = RELIABILITY.read_text(encoding="utf-8")
+    named = re.findall(r"\[(test_\w+)\]\(([^)]+)\)", text)
+    sources = {path: (RELIABILITY.parent / path).read_text(encoding="utf-8") for _, path in named}
+    assert [name for name, path in named if not re.search(rf"^ *def {name}\(", sources[path], re.MULTILINE)] == []
+    rows = re.findall(r"^\| (\d+) \|.*\| (.*) \| (.*) *\|$", text, re.MULTILINE)
+    assert sorted(int(number) for number, _, _ in rows) == list(range(1, CASES + 1))
+    unproven = [number for number, promise, tests in rows if "[test_" not in tests and promise.strip() != "*To come*"]
+    assert unproven == [], "a promise needs a test"
+
+
 def test_a_page_is_taken_apart(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text(
