@@ -2,6 +2,7 @@
 
 import gc
 import os
+from random import Random
 
 import numpy as np
 import pytest
@@ -61,6 +62,9 @@ class Shelf:
     def give(self, position):
         """A ref that it has kept."""
         return self.kept[position]
+
+    def ignore(self, value):
+        """Needs it for nothing."""
 
     def clear(self):
         self.kept.clear()
@@ -158,18 +162,18 @@ def test_large_results_outlive_the_process_that_made_them():
     assert [float(engine.get(ref)[0]) for (ref,) in results] == [0, 1, 2, 3, 4]
 
 
-def test_what_is_still_to_come_when_it_is_saved():
+def test_what_is_still_to_come_when_it_is_saved(tmp_path):
     """A checkpoint with a ref to the result of a task that runs yet."""
 
     @engine.remote
-    def when_allowed(path):
-        wait_for(path.exists, "it is allowed")
+    def when_allowed():
+        wait_for((tmp_path / "allowed").exists, "it is allowed")
         return 7.0
 
     @engine.remote(max_restarts=-1, checkpoint_every=1)
     class Patient:
-        def start(self, path):
-            self.ref = when_allowed.remote(path)
+        def start(self):
+            self.ref = when_allowed.remote()
 
         def result(self):
             return engine.get(self.ref)
@@ -177,17 +181,13 @@ def test_what_is_still_to_come_when_it_is_saved():
         def pid(self):
             return os.getpid()
 
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        patient = Patient.remote()
-        engine.get(patient.start.remote(Path(folder) / "allowed"))
-        kill(patient)
-        note(Path(folder) / "allowed")
-        assert engine.get(patient.result.remote()) == 7.0
-        kill(patient)
-        assert engine.get(patient.result.remote()) == 7.0
+    patient = Patient.remote()
+    engine.get(patient.start.remote())
+    kill(patient)
+    note(tmp_path / "allowed")
+    assert engine.get(patient.result.remote()) == 7.0
+    kill(patient)
+    assert engine.get(patient.result.remote()) == 7.0
 
 
 @engine.remote
@@ -237,6 +237,30 @@ def test_what_the_actor_calls_is_not_called_twice(tmp_path, every, of_callee):
         assert engine.get(boss.work.remote(6)) == [7, 7, 6, 7]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_actors_that_call_each_other_are_killed_at_random(tmp_path, seed):
+    """Whoever dies whenever: at the end every state is as if nobody had."""
+    random = Random(seed)
+    survivors = {"max_restarts": -1, "checkpoint_every": random.choice([0, 1, 7])}
+    ledgers = [Ledger.options(**survivors).remote(), Ledger.remote()]
+    bosses = [Boss.options(**survivors).remote(ledger, tmp_path / str(i)) for i, ledger in enumerate(ledgers)]
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+    answers = []
+    for round in range(12):
+        refs = [boss.work.remote(i) for i in range(5 * round, 5 * round + 5) for boss in bosses]
+        for victim in random.sample([ledgers[0], *bosses], random.randint(0, 2)):
+            engine.kill(victim, no_restart=False)
+        if random.random() < 0.5:
+            answers += engine.get(refs)
+        else:
+            answers += [engine.get(ref) for ref in refs]
+    expected = list(range(60))
+    assert answers == [[i + 1, i + 1, i, i + 1] for i in expected for _ in bosses]
+    assert engine.get([ledger.all.remote() for ledger in ledgers]) == [expected] * 2
+    assert engine.get([boss.own_ledgers.remote() for boss in bosses]) == [[expected] * 2] * 2
+
+
 def test_large_answers_of_other_actors_are_there_for_the_replay():
     @engine.remote
     class Source:
@@ -266,12 +290,12 @@ def test_large_answers_of_other_actors_are_there_for_the_replay():
     assert replayed(sink) == [4]
 
 
-def test_an_actor_that_knows_itself_ends_with_its_last_other_handle():
+def test_an_actor_in_whose_log_its_own_handle_is_ends_with_its_last_handle():
     shelf = Shelf.options(max_restarts=-1, checkpoint_every=0, name="narcissus").remote()
-    engine.get(shelf.keep.remote(1.0))
-
-    @engine.remote
-    def pass_itself(handle):
-        return engine.get(handle.sums.remote())
-
-    assert engine.get(pass_itself.remote(shelf)) == [1.0]
+    assert engine.get(shelf.ignore.remote([shelf])) is None
+    kill(shelf)
+    assert engine.get(shelf.ignore.remote([shelf])) is None
+    del shelf
+    gc.collect()
+    with pytest.raises(ValueError, match="narcissus"):
+        engine.get_actor("narcissus")
