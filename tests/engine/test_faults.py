@@ -1,5 +1,6 @@
 """Faults at chosen points (``rlflow.engine.testing``): each strikes where it was wanted, and the engine survives it."""
 
+import itertools
 import os
 
 import numpy as np
@@ -86,12 +87,17 @@ def test_frames_that_come_late_or_twice(fault):
     with inject(*(fault(kind, nth=2, times=3, **more) for kind in kinds)) as faults:
         start_engine()
         counter = Counter.remote()
-        for n in range(10):
+        rounds = itertools.count()
+
+        def every_fault_has_struck():
+            n = next(rounds)
             refs = [square.remote(np.full(3000, n)) for _ in range(4)]
             assert engine.get(counter.add.remote()) == n + 1
             assert all(np.array_equal(array, np.full(3000, n * n)) for array in engine.get(refs))
             assert engine.get(square.remote(n)) == n * n
-        wait_for(lambda: faults.happened() == [3] * len(kinds), "every fault strikes")
+            return faults.happened() == [3] * len(kinds)
+
+        wait_for(every_fault_has_struck, "every fault strikes")
 
 
 def test_a_result_that_is_lost_with_its_worker_is_asked_for():
