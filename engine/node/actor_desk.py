@@ -140,7 +140,8 @@ class ActorDesk:
             self._node.scheduler.retry(actor.creation)
             self._tell_watchers(actor)
         else:
-            self._dead(actor, f"{actor.describe()} is dead: {actor.farewell or reason}", b"")
+            lives = f" after {actor.incarnation} restarts" if actor.incarnation else ""
+            self._dead(actor, f"{actor.describe()} is dead{lives}: {actor.farewell or reason}", b"")
 
     def _dead(self, actor: Actor, text: str, cause: bytes) -> None:
         self._node.store.add_event("actor died", actor.id.hex(), text)

@@ -152,7 +152,7 @@ def test_restarts_run_out(tmp_path):
         assert engine.get(ledger.all.remote()) == [0]
     deadly = ledger.add.remote(1, "when it has run")
     for ref in (deadly, ledger.all.remote(), ledger.all.remote()):
-        with pytest.raises(ActorDiedError, match=r"Ledger.*SIGKILL"):
+        with pytest.raises(ActorDiedError, match=r"Ledger.* is dead after 2 restarts: .*SIGKILL"):
             engine.get(ref)
 
 
