@@ -8,14 +8,12 @@ import threading
 import time
 
 import numpy as np
-import psutil
 import pytest
-from waiting import all_resources_free, daemon_and_zygote, start_engine, wait_for
+from waiting import all_resources_free, start_engine, wait_for
 
 from rlflow import engine
-from rlflow.engine import api
 from rlflow.engine.exceptions import EngineError
-from rlflow.engine.testing import leak_check
+from rlflow.engine.testing import engine_processes, leak_check
 
 SECONDS = 4.0
 PAUSE = 0.04
@@ -25,17 +23,16 @@ PAUSE = 0.04
 def chaos():
     """An engine, and a thread that kills one of its workers every now and then."""
     start_engine()
-    _, zygote = daemon_and_zygote(api.current_backend().supervisor_pid)
     rng = random.Random(20)
     ends = threading.Event()
     killed = []
 
     def kill_workers():
         while not ends.wait(rng.uniform(0, 2 * PAUSE)):
-            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-                workers = psutil.Process(zygote).children()
-                victim = rng.choice(workers or [psutil.Process(zygote)]).pid
-                if victim != zygote:
+            workers = engine_processes().workers
+            if workers:
+                victim = rng.choice(workers)
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
                     killed.append(victim)
 

@@ -107,7 +107,7 @@ def test_a_result_that_is_lost_with_its_worker_is_asked_for():
         wait_for(lambda: faults.happened() == [1, 0], "the result is lost")
         assert not engine.wait([lost], timeout=0.05)[0]
         assert engine.get(square.remote(4)) == 16  # its worker dies at this one
-        assert engine.get(lost) == 9
+        assert engine.get(lost, timeout=60) == 9
 
 
 def test_the_daemon_is_killed_as_it_hands_out_tasks():

@@ -2,16 +2,15 @@
 
 import logging
 import os
-import resource
-from pathlib import Path
+import signal
 
-import psutil
 import pytest
-from waiting import daemon_and_zygote, start_engine, wait_for
+from waiting import start_engine, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine.control_store import StoreReader
+from rlflow.engine.testing import engine_processes, full_disk
 
 PAYLOAD = "x" * 500
 
@@ -31,24 +30,10 @@ class Counter:
         return self.count
 
 
-class Disk:
-    """The disk as the daemon sees it: full when it may not make files larger than they are."""
-
-    def __init__(self) -> None:
-        self.daemon, _ = daemon_and_zygote(api.current_backend().supervisor_pid)
-        self._store = Path(api.current_backend().session.store) / "data.mdb"
-
-    def fill(self) -> None:
-        resource.prlimit(self.daemon, resource.RLIMIT_FSIZE, (os.stat(self._store).st_size, resource.RLIM_INFINITY))
-
-    def free(self) -> None:
-        resource.prlimit(self.daemon, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-@pytest.fixture
-def disk(no_leaks):
+@pytest.fixture(autouse=True)
+def started(no_leaks):
     start_engine(num_cpus=2)
-    yield Disk()
+    yield
     engine.shutdown()
 
 
@@ -56,42 +41,39 @@ def warnings(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if words in record.getMessage()]
 
 
-def test_tasks_wait_for_room_and_none_is_lost(disk, caplog):
+def test_tasks_wait_for_room_and_none_is_lost(caplog):
     caplog.set_level(logging.WARNING, "rlflow.engine")
     counter = Counter.remote()
     assert engine.get(counter.add.remote()) == 1
-    disk.fill()
-    refs = [length.remote(PAYLOAD) for _ in range(3000)]
-    wait_for(lambda: warnings(caplog, "cannot be written"), "a warning")
-    (warning,) = warnings(caplog, "cannot be written")
-    assert "control store" in warning and "MB are free" in warning and "nothing is lost" in warning
-    assert engine.get(counter.add.remote()) == 2  # calls go straight to the actor
-    assert engine.wait(refs, num_returns=len(refs), timeout=0.05)[1]
-    assert psutil.Process(disk.daemon).is_running()
-    disk.free()
+    daemon = engine_processes().daemon
+    with full_disk():
+        refs = [length.remote(PAYLOAD) for _ in range(3000)]
+        wait_for(lambda: warnings(caplog, "cannot be written"), "a warning")
+        (warning,) = warnings(caplog, "cannot be written")
+        assert "control store" in warning and "MB are free" in warning and "nothing is lost" in warning
+        assert engine.get(counter.add.remote()) == 2  # calls go straight to the actor
+        assert engine.wait(refs, num_returns=len(refs), timeout=0.05)[1]
+        assert engine_processes().daemon == daemon
     assert engine.get(refs) == [len(PAYLOAD)] * len(refs)
     wait_for(lambda: warnings(caplog, "written again"), "the all-clear")
     with StoreReader(api.current_backend().session.store) as reader:
         wait_for(lambda: sum(task.outcome == "finished" for task in reader.tasks()) == 3002 + 1, "all is recorded")
 
 
-def test_a_worker_that_dies_meanwhile(disk, caplog):
+def test_a_worker_that_dies_meanwhile(caplog):
     caplog.set_level(logging.WARNING, "rlflow.engine")
-    disk.fill()
-    refs = [length.remote(PAYLOAD) for _ in range(3000)]
-    wait_for(lambda: warnings(caplog, "cannot be written"), "a warning")
-    supervisor = psutil.Process(api.current_backend().supervisor_pid)
-    for process in supervisor.children(recursive=True):
-        if process.ppid() not in (supervisor.pid, os.getpid()):
-            process.kill()
-    disk.free()
+    with full_disk():
+        refs = [length.remote(PAYLOAD) for _ in range(3000)]
+        wait_for(lambda: warnings(caplog, "cannot be written"), "a warning")
+        for worker in engine_processes().workers:
+            os.kill(worker, signal.SIGKILL)
     assert engine.get(refs) == [len(PAYLOAD)] * len(refs)
 
 
-def test_the_engine_can_be_stopped_while_the_disk_is_full(disk, caplog):
+def test_the_engine_can_be_stopped_while_the_disk_is_full(caplog):
     caplog.set_level(logging.WARNING, "rlflow.engine")
-    disk.fill()
-    refs = [length.remote(PAYLOAD) for _ in range(3000)]
-    wait_for(lambda: warnings(caplog, "cannot be written"), "a warning")
-    del refs
-    engine.shutdown()
+    with full_disk():
+        refs = [length.remote(PAYLOAD) for _ in range(3000)]
+        wait_for(lambda: warnings(caplog, "cannot be written"), "a warning")
+        del refs
+        engine.shutdown()
