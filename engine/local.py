@@ -91,6 +91,7 @@ class LocalBackend(ProcessBackend):
         return self._supervisor.pid
 
     def await_welcome(self) -> None:
+        self.greet()
         if not self.endpoint.wait_until(lambda: self.welcome or bool(self.failure), START_SECONDS):
             raise StartupError(f"the engine did not start within {START_SECONDS:g} s.\n{self._logs()}")
         if self.failure:

@@ -31,6 +31,9 @@ GRACE = 0.003
 PARK_AFTER = 0.05
 """Seconds of uninterrupted leading by others after which the background thread sleeps until it is called."""
 
+TAKE_OVER_SECONDS = 0.001
+"""How often a thread that wants the lead looks whether it is still the background thread's to give."""
+
 LINGER_MS = 200
 FRAMES_AT_ONCE = 64
 """What a program that submits takes in between, at most."""
@@ -151,9 +154,7 @@ class Endpoint:
                     return self._lead_until(ready, deadline)
                 finally:
                     self._stop_leading()
-            if self._background_leads:
-                if not self._take_over(deadline):
-                    return ready()
+            if self._background_leads and self._take_over(deadline):
                 try:
                     return self._lead_until(ready, deadline)
                 finally:
@@ -194,6 +195,7 @@ class Endpoint:
         """While open, an event loop serves: whenever one of these fds can be read, and once at first, it calls
         :meth:`serve_what_is_there`. The background thread only sends."""
         self._loop_leads = True
+        self._wake()
         with self._lead:  # the background thread has given it up
             pass
         try:
@@ -211,12 +213,15 @@ class Endpoint:
                 self._stop_leading()
 
     def _take_over(self, deadline: float | None) -> bool:
-        """Waits for the background thread to give the lead up."""
+        """Waits for the background thread to give the lead up; False when another thread was quicker, or too late."""
         with self._progress:
             self._wanted += 1  # or it might take the lead again between our call and our turn
         try:
             self._wake()
-            return self._lead.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
+            while not self._lead.acquire(timeout=TAKE_OVER_SECONDS):
+                if not self._background_leads or (deadline is not None and time.monotonic() > deadline):
+                    return False
+            return True
         finally:
             with self._progress:
                 self._wanted -= 1

@@ -125,7 +125,11 @@ class ProcessBackend:
             m.Print: self._on_print,
             m.Welcome: self._on_welcome,
         }
+
+    def greet(self) -> None:
+        """Tells the node that this process is ready for whatever it sends."""
         self.endpoint.post(m.NODE, m.Hello(self.role, os.getpid()))
+        self.endpoint.flush()
 
     @property
     def scope(self) -> TaskScope:

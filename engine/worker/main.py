@@ -44,7 +44,9 @@ def run(session: Session, worker: str, environment: str) -> int:
     sys.stdout = _PrintStream(backend, "stdout")
     sys.stderr = _PrintStream(backend, "stderr")
     api.install_backend(backend)
-    Executor(backend, f"worker {worker} (pid {os.getpid()})").run()
+    executor = Executor(backend, f"worker {worker} (pid {os.getpid()})")
+    backend.greet()  # from here on tasks come
+    executor.run()
     backend.shutdown()
     return 0
 
