@@ -40,7 +40,7 @@ KINDS = ("worker", "actor", "learner", "daemon")
 BY_DEFAULT = KINDS[:3]
 """Until the daemon is started anew when it was killed, its death ends the session."""
 
-LONG_PAUSES = {"daemon": 3.0, "learner": 4.0}
+LONG_PAUSES = {"daemon": 3.0, "learner": 15.0}
 """Least seconds between two deaths: a daemon that dies again and again is not started anew, and a training whose
 learner dies before the next checkpoint never ends."""
 
@@ -48,6 +48,8 @@ LOOK_SECONDS = 0.2
 """How often the killer asks the control store who became which process."""
 
 START_SECONDS = 60.0
+PRELOAD = ("numpy", "gymnasium", "rlflow.algorithms.rollout")
+"""As ``rlflow.train`` has it: a worker that takes longer to import than it lives gets nothing done."""
 
 
 class Killer:
@@ -210,7 +212,7 @@ def recoveries(events: Sequence[Event]) -> dict[str, int]:
 
 
 def start(cpus: int) -> None:
-    engine.init(num_cpus=cpus, log_to_driver=False)
+    engine.init(num_cpus=cpus, log_to_driver=False, preload=PRELOAD)
     supervisor = psutil.Process(engine_processes().supervisor)
     deadline = time.monotonic() + START_SECONDS
     while len(supervisor.children(recursive=True)) < 2 + cpus:  # daemon, zygote and workers

@@ -139,7 +139,7 @@ def test_chaos_compares_every_result_and_says_what_it_killed(tmp_path: Path) -> 
     document = json.loads(path.read_text())
     assert document["difference"] is None
     assert document["rounds"] > 1 and document["results_compared"] > 50 and document["trainings_compared"] > 0
-    assert sum(document["kills"].values()) > 3
+    assert sum(document["kills"].values()) > 0
     assert document["deaths_seen"] >= 1 and max(document["longest_stall_s"].values()) > 0
 
 
