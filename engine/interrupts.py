@@ -27,7 +27,7 @@ LONGEST = 1.0
 """Seconds after which it raises all the same: it may be the user's code, called back from ours, that does not end."""
 
 _BOOKKEEPING = (Mailbox.send.__code__.co_filename, os.path.dirname(Endpoint.post.__code__.co_filename) + os.sep)
-_WAITING = (Mailbox.wait.__code__, Endpoint._serve.__code__, threading.Condition.wait.__code__)
+WAITING = (Mailbox.wait.__code__, Endpoint._serve.__code__, threading.Condition.wait.__code__)
 _held_since: dict[int, float] = {}
 
 
@@ -39,9 +39,14 @@ def hold_back(number: int, frame: FrameType | None) -> bool:
     ):
         _held_since.pop(number, None)
         return False
+    in_a_moment(number)
+    return True
+
+
+def in_a_moment(number: int) -> None:
+    """For a signal handler: has the signal delivered again."""
     # Not threading.Thread: its locks may be held by what was interrupted.
     _thread.start_new_thread(_deliver_again, (number,))
-    return True
 
 
 def _in_finalizer(frame: FrameType | None) -> bool:
@@ -56,7 +61,7 @@ def _in_finalizer(frame: FrameType | None) -> bool:
 
 def _in_bookkeeping(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code in _WAITING:
+        if frame.f_code in WAITING:
             return False
         if frame.f_code.co_filename.startswith(_BOOKKEEPING):
             return True

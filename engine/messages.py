@@ -390,16 +390,18 @@ class Revoke(Wire, tag="revoke"):
 
 
 class CancelTask(Wire, tag="cancel_task"):
-    """To the worker that has it."""
+    """To the worker that has it; with ``recursive`` also what it submits meanwhile."""
 
     task: bytes
     force: bool
+    recursive: bool
 
 
 class CancelCall(Wire, tag="cancel_call"):
     """To an actor, from the caller."""
 
     task: bytes
+    recursive: bool
 
 
 class Results(Wire, tag="results"):

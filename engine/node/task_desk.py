@@ -42,6 +42,8 @@ class TaskDesk:
         self._node = node
         self.tasks: dict[bytes, Task] = {}
         """All that have not ended, actor creations included."""
+        self.batches = 0
+        """Of tasks that have arrived so far."""
         self.owners = Owners()
         self._functions: set[bytes] = set()
 
@@ -55,6 +57,7 @@ class TaskDesk:
 
     def on_submit(self, sender: str, message: m.Submit | m.Resubmit, again: bool = False) -> None:
         tasks = self.tasks
+        self.batches += 1
         add_spec = self._node.store.add_spec
         for raw in message.items:
             spec = m.decode_spec(raw)

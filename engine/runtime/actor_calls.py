@@ -154,7 +154,16 @@ class ActorCalls:
                 callee.resent.pop(task, None)
         return True
 
-    def cancel(self, task: bytes, force: bool) -> bool:
+    def cancel_all_of(self, scope: bytes) -> None:
+        """Ends those that were made in a scope."""
+        with self._lock:
+            made = [task for task in list(self.in_flight) if task.startswith(scope)]
+            for callee in list(self._callees.values()):
+                made += [call.spec.task for call in callee.waiting if call.spec.task.startswith(scope)]
+        for task in made:
+            self.cancel(task, False, True)
+
+    def cancel(self, task: bytes, force: bool, recursive: bool) -> bool:
         """Ends a call of this process's that has not begun or awaits something; False when there is no such call.
 
         Raises ValueError with ``force``: an actor's process is not killed for one call.
@@ -173,7 +182,7 @@ class ActorCalls:
                 self._fail(each, call, cancelled_error(call.spec))
                 self._advance(each)
             if callee is not None:
-                self._process.endpoint.post(callee.worker, m.CancelCall(task))
+                self._process.endpoint.post(callee.worker, m.CancelCall(task, recursive))
         return True
 
     def on_state(self, state: m.ActorState) -> None:

@@ -61,6 +61,11 @@ class TaskScope:
         self.adopted: set[bytes] = set()
         self._name = name
 
+    @property
+    def has_submitted(self) -> bool:
+        """Whether a task has submitted or put anything (a driver's scope has its name from the beginning)."""
+        return self._name is not None
+
     def next_task(self) -> bytes:
         if self._name is None:
             assert self.task is not None
@@ -203,7 +208,7 @@ class ProcessBackend:
         if entry.value is not None:
             return
         task = task_of(ref.binary())
-        if not self.calls.cancel(task, force):
+        if not self.calls.cancel(task, force, recursive):
             self.post_node(m.Cancel(task, force, recursive))
         self.endpoint.flush()
 

@@ -21,6 +21,7 @@ from ..runtime.endpoint import Endpoint
 from ..runtime.process import current_scope
 from .attempt import REPORT_SECONDS, Attempt, node_first
 from .backend import WorkerBackend
+from .cancellation import Request
 from .concurrency import ConcurrentCalls, concurrent_calls
 from .recovery import Recovery
 from .repeats import Repeats
@@ -85,11 +86,15 @@ class ActorHost:
                 self.concurrent.accept(spec)
 
     def _on_cancel_call(self, sender: str, message: m.CancelCall) -> None:
-        self._backend.post_node(m.Cancel(message.task, False, True))  # what it has submitted
+        if message.recursive:
+            self._backend.cancel_below(message.task)
         if message.task in self._raw_calls:
-            self._backend.cancellation.requested.add(message.task)
+            cancellation = self._backend.cancellation
+            cancellation.requested[message.task] = Request(False, message.recursive)
             if self.concurrent is not None:
                 self.concurrent.cancel(message.task)
+            if message.task not in self._raw_calls:  # it has ended in this moment
+                cancellation.ended(message.task)
 
     # ------------------------------------------------------------ its life
 
@@ -188,6 +193,9 @@ class ActorHost:
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
         raw_spec = self._raw_calls.pop(spec.task, None)
+        cancellation = self._backend.cancellation
+        if cancellation.requested:
+            cancellation.ended(spec.task)
         if raw_spec is None:  # it was here twice
             raw_spec = msgspec.Raw(m.encode(spec))
         recovery = self._recovery

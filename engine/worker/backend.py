@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import messages as m
-from ..ids import TASK_BYTES, task_of
+from ..ids import TASK_BYTES, child_scope, task_of
 from ..refs import ObjectRef
 from ..runtime.process import ProcessBackend, TaskScope
 from ..session import Session
@@ -36,6 +36,11 @@ class WorkerBackend(ProcessBackend):
         self.give_back: Callable[[], list[bytes]]
         self.give_back_late: Callable[[], None]
         super().__init__(session, process, TaskScope(NO_TASK, None, 0))
+
+    def cancel_below(self, task: bytes) -> None:
+        """Ends what a task or call has submitted from here."""
+        self.calls.cancel_all_of(child_scope(task))
+        self.post_node(m.Cancel(task, False, True))
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef]) -> bool:
         endpoint = self.endpoint

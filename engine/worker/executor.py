@@ -33,6 +33,7 @@ from ..runtime.process import TaskScope, current_scope
 from .actor import ActorHost
 from .attempt import REPORT_SECONDS, Attempt, node_first
 from .backend import NO_TASK, WorkerBackend
+from .cancellation import Request
 from .threads import Threads
 
 REPORTS_PER_BATCH = 64
@@ -104,7 +105,7 @@ class Executor:
                     self.queue.remove(item)
                     self._backend.post_node(m.Returned([message.task]))
                     return
-        self._cancellation.request(message.task, message.force)
+        self._cancellation.request(message.task, Request(message.force, message.recursive))
 
     def _on_devices(self, sender: str, message: m.Devices) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(message.gpus)
@@ -200,27 +201,27 @@ class Executor:
         attempt = Attempt(self._backend, spec, number, self._actor.id, self.description)
         outer = self._enter(attempt.scope)
         cancellation = self._cancellation
-        beneath = cancellation.running
+        cancellation.prepared = spec.task
         try:
             if cancellation.requested:
                 cancellation.check(spec.task)
             function = target(*target_args)
             if spec.args is None and not spec.deps:
-                cancellation.running = spec.task
-                result = function()
+                result = cancellation.run(spec.task, function)
             else:
                 args, kwargs = attempt.arguments(resolved)
-                cancellation.running = spec.task
-                result = function(*args, **kwargs)
+                result = cancellation.run(spec.task, function, args, kwargs)
                 del args, kwargs
-            cancellation.running = beneath
+            cancellation.prepared = b""
             values = attempt.pack(result)
             del result
         except BaseException as error:
-            cancellation.running = beneath
+            cancellation.prepared = b""
             values = self.failure(attempt, spec, error)
         finally:
             self._leave(outer)
+            if cancellation.requested:
+                cancellation.ended(spec.task)
         if attempt.kept:
             self.kept[spec.task] = attempt.kept
         if attempt.exits:
@@ -229,13 +230,13 @@ class Executor:
 
     def failure(self, attempt: Attempt, spec: m.Spec, error: BaseException) -> list[m.Value]:
         """The error in place of each return; that of the cancellation if there was one."""
-        requested = self._cancellation.requested
-        if spec.task not in requested or not isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
+        request = self._cancellation.requested.pop(spec.task, None)
+        if request is None or not isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
             return attempt.failure(error)
-        requested.discard(spec.task)
         attempt.status = m.CANCELLED
         error.__traceback__ = None  # frees what its frames hold
-        self._backend.post_node(m.Cancel(spec.task, False, True))  # what it has submitted
+        if request.recursive and attempt.scope.has_submitted:
+            self._backend.cancel_below(spec.task)
         return [m.Failed(cancelled_error(spec))] * max(1, spec.num_returns)
 
     def _enter(self, scope: TaskScope) -> Any:
