@@ -190,12 +190,14 @@ def cancel(ref: ObjectRef, *, force: bool = False, recursive: bool = True) -> No
 
     What has not begun never does. A task that runs gets a KeyboardInterrupt where its code stands, also in ``get`` and
     in ``time.sleep``; a coroutine of an actor an ``asyncio.CancelledError``; a method that runs in a thread goes on. A
-    task that has ended stays as it is.
+    task that has ended stays as it is. An actor call can be cancelled only by the process that made it; elsewhere its
+    ref is left alone.
 
     Args:
         ref: a result of the task.
-        force: kill the worker that runs it, for code that does not react. Not for actor calls (ValueError).
-        recursive: also what the task submitted.
+        force: kill the worker that runs it, for code that does not react. Not for actor calls: ValueError, where the
+            call was made and while it is unfinished.
+        recursive: also what the task submitted, and the actor calls that it made (not with ``force``).
     """
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() takes an ObjectRef, got {type(ref).__name__}; kill() ends an actor")

@@ -154,7 +154,7 @@ def _total_table(totals: list[FunctionTotal]) -> Table:
     return table
 
 
-OUTCOME_STYLES = {"finished": "green", "failed": "red", "crashed": "bold red", "pending": "yellow"}
+OUTCOME_STYLES = {"finished": "green", "failed": "red", "crashed": "bold red", "cancelled": "dim", "pending": "yellow"}
 
 
 def short_id(task_id: str) -> str:

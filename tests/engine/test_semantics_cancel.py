@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from waiting import all_resources_free, wait_for
+from waiting import DEADLINE, all_resources_free, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
@@ -237,7 +237,7 @@ def on_board(path, n):
     with path.open("r+b", buffering=0) as board:
         board.seek(n)
         board.write(b"x")
-    end = time.perf_counter() + 0.0003 * (n % 8)
+    end = time.perf_counter() + 0.001 * (n % 8)
     while time.perf_counter() < end:
         pass
     return n
@@ -246,12 +246,14 @@ def on_board(path, n):
 def test_only_what_was_meant_is_hit(tmp_path):
     """Each second task is cancelled as it runs; many of the requests come when the next one does."""
     hit = 0
-    for round_ in range(50):
+    for round_ in range(30):
         path = tmp_path / str(round_)
         path.write_bytes(b"." * 200)
         refs = [on_board.remote(path, n) for n in range(200)]
         seen = path.read_bytes()
+        deadline = time.monotonic() + DEADLINE
         while b"." in seen:
+            assert time.monotonic() < deadline, "tasks that nobody cancelled do not begin"
             now = path.read_bytes()
             for n in range(0, 200, 2):
                 if now[n] != seen[n]:
@@ -263,7 +265,7 @@ def test_only_what_was_meant_is_hit(tmp_path):
                 assert engine.get(refs[n]) == n
             except TaskCancelledError:
                 hit += 1
-        if hit >= 100:
+        if hit >= 20:
             return
     raise AssertionError(f"only {hit} tasks were interrupted")
 
