@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..session import Session
 
-LOG_TAIL_BYTES = 2000
+LOG_TAIL_BYTES = 3000
 CONNECT_SECONDS = 60.0
 
 
