@@ -26,7 +26,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,6 +104,8 @@ class _RunningEngine:
     backend: LocalBackend
     processes: int
     """Below the supervisor."""
+    pids: frozenset[int]
+    """Of the supervisor's children: daemon and zygote."""
 
     @classmethod
     def take(cls) -> _RunningEngine:
@@ -111,7 +113,8 @@ class _RunningEngine:
 
         backend = api.current_backend()
         assert isinstance(backend, LocalBackend), f"running_engine=True is for the local engine, not {backend.name}"
-        return cls(backend, len(_descendants(backend.supervisor_pid)))
+        below = _descendants(backend.supervisor_pid)
+        return cls(backend, len(below), _children_of(backend.supervisor_pid, below))
 
     def leftovers(self, below: list[psutil.Process]) -> list[str]:
         """``below``: the processes below the supervisor by now."""
@@ -135,6 +138,9 @@ class _RunningEngine:
         own = new & connections if len(connections) <= len(below) + listening else set()
         folder = self.backend.session.shm
         segments = {(number, target) for number, target in new if target.startswith(folder) and os.path.exists(target)}
+        if self.pids - _children_of(self.backend.supervisor_pid, below):  # another daemon: our connection to it is new
+            for kind in ("anon_inode:[eventfd]", "socket:"):
+                own |= set([each for each in sorted(new - own) if each[1].startswith(kind)][:1])
         return own | segments  # a segment is mapped once to write and once to read, and used again and again
 
 
@@ -187,6 +193,15 @@ def _descendants(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def _children_of(pid: int, descendants: list[psutil.Process]) -> frozenset[int]:
+    found = set()
+    for process in descendants:
+        with suppress(psutil.NoSuchProcess):
+            if process.ppid() == pid:
+                found.add(process.pid)
+    return frozenset(found)
 
 
 def _descends_from_us(process: psutil.Process) -> bool:
