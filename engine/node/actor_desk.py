@@ -141,15 +141,18 @@ class ActorDesk:
             self._tell_watchers(actor)
         else:
             lives = f" after {actor.incarnation} restarts" if actor.incarnation else ""
-            self._dead(actor, f"{actor.describe()} is dead{lives}: {actor.farewell or reason}", b"")
+            text = f"{actor.describe()} is dead{lives}: {actor.farewell or reason}"
+            self._dead(actor, text, b"", meant=bool(actor.farewell))
 
-    def _dead(self, actor: Actor, text: str, cause: bytes) -> None:
+    def _dead(self, actor: Actor, text: str, cause: bytes, meant: bool = False) -> None:
+        """``meant``: somebody wanted it to end, so that a creation that has not ended is no failure."""
         self._node.store.add_event("actor died", actor.id.hex(), text)
         self._node.objects.directory.forget(actor.id)
         creation = self._node.tasks.tasks.pop(actor.id, None)
         if creation is not None:  # it did not live to report itself
             error = m.Failed(dump_engine_error(ActorDiedError(text)))
-            outcome = m.Outcome(actor.id, creation.attempt, creation.worker, m.CRASHED, 0.0, 0.0, [error])
+            status = m.CANCELLED if meant else m.CRASHED
+            outcome = m.Outcome(actor.id, creation.attempt, creation.worker, status, 0.0, 0.0, [error])
             self._node.store.add_outcome(actor.id, msgspec.Raw(m.encode(outcome)))
         self.table.died(actor, text, cause)
         self._free_arguments(actor)
@@ -173,7 +176,7 @@ class ActorDesk:
         if message.no_restart:
             actor.restarts_left = 0
             worker = actor.creation.worker
-            self._dead(actor, f"{actor.describe()} is dead: it was killed by kill()", b"")
+            self._dead(actor, f"{actor.describe()} is dead: it was killed by kill()", b"", meant=True)
             self._node.scheduler.withdraw(actor.creation)
             self._node.tasks.tasks.pop(actor.id, None)
             if worker:

@@ -75,7 +75,7 @@ def test_a_failed_task_is_reported_and_found_in_the_history(rlflow: Command, wor
     failed = json.loads(rlflow("tasks", "brittle", "--failed", "--json").stdout)
     outcomes = {task["function"]: task["outcome"] for task in failed}
     assert outcomes.pop("rollout") == "failed"
-    assert outcomes in ({}, {"PPOLearner": "crashed"})  # the end of the run may have killed it before it had started
+    assert outcomes == {}  # what the end of the run cut short has not failed
     assert "cable is loose" in rlflow("tasks", "brittle", "--failed").stdout
 
 
