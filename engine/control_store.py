@@ -12,6 +12,8 @@ their owner) by object id, ``events`` by number; of recoverable actors ``calls``
 task id), which is their log in order, and ``checkpoints`` (actor id → number of the last call in it). The files of
 checkpoints lie in a folder beside: they may be as large as a model, and the actors write them. ``ages`` and ``meta``
 are for the bound on it all (``history.py``).
+``processes``, ``marks``, ``records``, ``actors`` and ``attempts`` are what the node remembers of a running session
+when it is killed (``node/journal.py``).
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ MAX_READERS = 4096
 DEFAULT_LIMIT = 1 << 30
 """Bytes of records."""
 
-TABLES = ("specs", "outcomes", "functions", "stored", "events", "calls", "checkpoints", "ages", "meta")
+TABLES = (
+    "specs", "outcomes", "functions", "stored", "events", "calls", "checkpoints", "ages", "meta",
+    "processes", "marks", "records", "actors", "attempts",
+)
 CALLS_PER_PAGE = 500
 LAST_NUMBER = (1 << 64) - 1
 KIND_NAMES = {m.TASK: "task", m.ACTOR: "actor", m.CALL: "call"}
@@ -70,7 +75,7 @@ class ControlStore:
         self._specs: dict[bytes, msgspec.Raw] = {}
         self._outcomes: dict[bytes, msgspec.Raw] = {}
         self._stored: dict[bytes, m.Value] = {}
-        self._others: list[tuple[str, bytes, bytes]] = []
+        self._others: list[tuple[str, bytes, bytes | None]] = []
         self._cuts: list[tuple[bytes, int]] = []
         self._obsolete_files: list[Path] = []
         self._path = path
@@ -114,6 +119,10 @@ class ControlStore:
         """Older ones, unfinished ones included; the actor may be writing the next one already."""
         files = (self._path / "checkpoints").glob(f"{actor.hex()}-*")
         return [file for file in files if int(file.stem.rpartition("-")[2]) < before]
+
+    def note(self, table: str, key: bytes, value: bytes | None) -> None:
+        """``None`` deletes the row."""
+        self._others.append((table, key, value))
 
     def gathered(self) -> bool:
         """Whether there is anything to commit."""
@@ -160,6 +169,41 @@ class ControlStore:
             found = cursor.set_range(log_key(actor, 0))
             while found and bytes(cursor.key()) <= end:
                 found = cursor.delete()
+
+    def checkpoint(self, actor: bytes) -> int:
+        """Number of the last call in the committed checkpoint of an actor; 0 when there is none."""
+        with self._env.begin(db=self._tables["checkpoints"]) as txn:
+            raw = txn.get(actor)
+            return 0 if raw is None else int(msgspec.msgpack.decode(raw))
+
+    def logged_calls(self, actor: bytes) -> list[tuple[int, bytes]]:
+        """Number and task of the committed calls in the log of an actor, in order."""
+        found = []
+        with self._env.begin(db=self._tables["calls"]) as txn, txn.cursor() as cursor:
+            more = cursor.set_range(log_key(actor, 0))
+            while more and bytes(cursor.key()).startswith(actor):
+                found.append((int.from_bytes(cursor.key()[len(actor):], "big"), bytes(cursor.value())))
+                more = cursor.next()
+        return found
+
+    def rows(self, table: str) -> list[tuple[bytes, bytes]]:
+        """All of a small table, as committed."""
+        with self._env.begin(db=self._tables[table]) as txn:
+            return list(txn.cursor())
+
+    def clear(self, table: str) -> None:
+        """At once."""
+        with self._env.begin(write=True) as txn:
+            txn.drop(self._tables[table], delete=False)
+
+    def spec(self, task: bytes) -> msgspec.Raw | None:
+        """A spec as it was submitted."""
+        gathered = self._specs.get(task)
+        if gathered is not None:
+            return gathered
+        with self._env.begin(db=self._tables["specs"]) as txn:
+            raw = txn.get(task)
+            return None if raw is None else msgspec.Raw(raw)
 
     def outcome(self, task: bytes) -> m.Outcome | None:
         """The outcome of a task that has ended."""

@@ -12,6 +12,12 @@ Invariant: frames of one sender are handed over in the order in which they were 
 that overtook another one on the other way waits for it. A process that died may have taken frames with it; what
 waits for those is handed over by :meth:`Mailbox.end_of`.
 
+A process may be started anew while its peers live on: the node. Frames that it had received and not committed die
+with it, and so do those that lie in queues of its sockets. So its peers keep what they send it until it says that
+it has committed it, and :meth:`Mailbox.moved` sends that to the inbox of its successor, with the same numbers; what
+the successor's store has already, it drops by number. Frames of the predecessor that still lie somewhere are stale
+orders by then and are dropped by :meth:`Mailbox.fence`.
+
 Rejected: Unix sockets alone (what ZeroMQ does for slow receivers would have to be written again), and shared memory
 with a semaphore (as fast as the lane, and Python cannot wait for one together with a socket).
 """
@@ -40,6 +46,9 @@ MOST_BY_LANE = 8
 """Frames after which a spinning wait looks for what came by other ways."""
 
 EXPRESS_BUFFER = 4 << 20
+FENCED = -2
+NONE_YET = -3
+"""In place of the number of the next frame: none counts any more, or it is not known yet."""
 
 
 class Frame(Protocol):
@@ -84,11 +93,12 @@ class Mailbox(Generic[F]):
         self._sent: dict[str, int] = {}
         self._kept: dict[str, Unacknowledged] = {}
         self._inboxes: dict[str, str] = {}
-        """Of peers whose inbox does not have their name."""
+        """Of those for whom frames are kept: another process may have taken their place."""
         self._expected: dict[str, int] = {}
         self._early: dict[str, dict[int, F]] = {}
         """Frames that overtook others, by sender and number."""
         self._ended: set[str] = set()
+        self._fenced: set[str] = set()
         if FAULTS in os.environ:
             from .testing.faults import arm
 
@@ -110,6 +120,9 @@ class Mailbox(Generic[F]):
             data = m.encode(m.OutFrame(self.name, number, asking))
             kept.add(number, messages, len(data))
         self._sent[peer] = number + 1
+        self._transmit(peer, data)
+
+    def _transmit(self, peer: str, data: bytes) -> None:
         if len(data) <= EXPRESS_BYTES:
             try:
                 self._lane.sendto(data, self._lanes[peer])
@@ -127,28 +140,48 @@ class Mailbox(Generic[F]):
             self._peers[peer] = socket
         return socket
 
-    def keep(self, peer: str) -> Unacknowledged:
-        """From now on what is sent to ``peer`` is kept until it is acknowledged."""
+    def keep(self, peer: str, inbox: str) -> Unacknowledged:
+        """From now on what is sent to ``peer``, whose inbox is there, is kept until it is acknowledged."""
         kept = self._kept[peer] = Unacknowledged()
-        return kept
-
-    def moved(self, peer: str, inbox: str) -> list[list[m.Wire]]:
-        """A new process took the place of ``peer``: what is sent from now on goes to its ``inbox``, in order from 0.
-
-        Returns the messages, frame by frame, that the old one had not acknowledged.
-        """
-        self.forget(peer)
         self._inboxes[peer] = inbox
-        kept = self._kept.get(peer)
-        return [] if kept is None else kept.take()
+        return kept
 
     def forget(self, peer: str) -> None:
         """Closes the connection to a process that is gone."""
         self._sent.pop(peer, None)
         self._lanes.pop(peer, None)
+        self._disconnect(peer)
+
+    def _disconnect(self, peer: str) -> None:
         socket = self._peers.pop(peer, None)
         if socket is not None:
             socket.close(linger=0)
+
+    def peers(self) -> set[str]:
+        """To whom something was sent or from whom something came, except those that ended."""
+        return {*self._sent, *self._expected} - self._ended - self._fenced
+
+    def unsent(self, peer: str, messages: list[m.Wire]) -> None:
+        """Like :meth:`send`, to a peer that is dead: the frame waits for :meth:`moved`."""
+        number = self._sent.get(peer, 0)
+        self._sent[peer] = number + 1
+        self._kept[peer].add(number, messages, 0)
+
+    def moved(self, peer: str, inbox: str, first: Callable[[int, int], m.Wire]) -> None:
+        """Another process took the place of ``peer``: all that is sent goes to its ``inbox`` from now on.
+
+        It gets ``first(oldest, next)``, in a frame outside of the order, and after it what the old one had not
+        acknowledged, with the same numbers: from ``oldest`` on, before ``next``.
+        """
+        self._disconnect(peer)
+        self._inboxes[peer] = inbox
+        self._lanes[peer] = self._session.lane(inbox)
+        following = self._sent.setdefault(peer, 0)
+        kept = self._kept[peer].frames()
+        oldest = kept[0][0] if kept else following
+        self._transmit(peer, m.encode(m.OutFrame(self.name, m.UNNUMBERED, [first(oldest, following)])))
+        for number, messages in kept:
+            self._transmit(peer, m.encode(m.OutFrame(self.name, number, messages)))
 
     # ------------------------------------------------------------ receiving
 
@@ -230,6 +263,11 @@ class Mailbox(Generic[F]):
         sender = frame.sender
         expected = self._expected.get(sender, 0)
         if frame.number != expected:
+            if frame.number == m.UNNUMBERED:
+                self.frames.append(frame)
+                return
+            if sender in self._fenced or frame.number < expected:
+                return
             if sender in self._ended:
                 self.frames.append(frame)
                 return
@@ -252,6 +290,33 @@ class Mailbox(Generic[F]):
         self._expected.pop(sender, None)
         self.frames.extend(early[number] for number in sorted(early))
         self._ended.add(sender)
+
+    def arrived(self, sender: str) -> int:
+        """Number of the next frame of ``sender`` that has not come, all earlier ones being there."""
+        return self._expected.get(sender, 0)
+
+    def hold_back(self, sender: str) -> None:
+        """Hands over no frames of ``sender`` before :meth:`begin_at` says which is the first."""
+        self._expected[sender] = NONE_YET
+
+    def begin_at(self, sender: str, number: int) -> None:
+        """The next frame to be handed over of ``sender`` is this one: earlier ones have been, before this process."""
+        self._expected[sender] = number
+        early = self._early.pop(sender, {})
+        while number in early:
+            self.frames.append(early.pop(number))
+            number += 1
+        self._expected[sender] = number
+        if early := {later: frame for later, frame in early.items() if later > number}:
+            self._early[sender] = early
+
+    def fence(self, sender: str) -> None:
+        """Nothing of ``sender`` that has not been handled counts any more."""
+        self._fenced.add(sender)
+        self._early.pop(sender, None)
+        self._expected[sender] = FENCED
+        for frame in [frame for frame in self.frames if frame.sender == sender]:
+            self.frames.remove(frame)
 
     def close(self, linger_ms: int) -> None:
         """Gives what was sent ``linger_ms`` to go."""

@@ -131,12 +131,43 @@ class Assignment(Wire):
     """Whether it may run on top of a task that is blocked."""
 
 
+class Running(Wire):
+    """A task that a worker has begun."""
+
+    task: Assignment
+    blocked: bool = False
+    """It waits in ``get``, whatever runs on top of it."""
+    awaits: list[bytes] = []
+
+
 # ---------------------------------------------------------------- messages to the node
 
 
 class Hello(Wire, tag="hello"):
     role: str
     pid: int
+
+
+class Report(Wire, tag="report"):
+    """Answer to Resume: what the sender has and waits for.
+
+    Its frame is outside of the numbering. The sender's numbered frames from ``first`` on follow, the same as it sent
+    to earlier nodes; those before ``next`` are older than the report.
+    """
+
+    role: str
+    pid: int
+    first: int
+    next: int
+    unfinished: list[bytes]
+    """Tasks (and calls) it submitted whose end it has not heard."""
+    running: list[Running] = []
+    """From the one at the bottom to the one on top."""
+    queued: list[Assignment] = []
+    environment: str = ""
+    gpus: list[str] = []
+    used: bool = False
+    """It has run something."""
 
 
 class Function(Wire, tag="function"):
@@ -153,10 +184,6 @@ class Batch(Wire):
 
 class Submit(Batch, tag="submit"):
     """Specs of tasks."""
-
-
-class Resubmit(Batch, tag="resubmit"):
-    """Specs that an earlier incarnation of the node may have had: those it had are not run twice."""
 
 
 class WantAcknowledgement(Wire, tag="want_acknowledgement"):
@@ -347,10 +374,9 @@ class Stop(Wire, tag="stop"):
 
 
 ToNode: TypeAlias = (
-    Hello | Function | Submit | Resubmit | WantAcknowledgement | Done | Logged | Ran | Checkpointed | Seen | Blocked
+    Hello | Report | Function | Submit | WantAcknowledgement | Done | Logged | Ran | Checkpointed | Seen | Blocked
     | Unblocked | Returned | Retiring | Cancel | Resolve | Stored | Escaped | Hold | Release | NeedRoom | CreateActor
-    | ActorStarted
-    | ActorExits | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | Print | Stop
+    | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | Print | Stop
 )
 
 
@@ -359,6 +385,15 @@ ToNode: TypeAlias = (
 
 class Welcome(Wire, tag="welcome"):
     node: str
+
+
+class Resume(Wire, tag="resume"):
+    """From a new node, which took the place of one that died: report, and send to ``inbox`` from now on."""
+
+    inbox: str
+    incarnation: int
+    workers: list[str]
+    """Those that live."""
 
 
 class Execute(Wire, tag="execute"):
@@ -499,9 +534,9 @@ class Exit(Wire, tag="exit"):
 
 
 ToProcess: TypeAlias = (
-    Welcome | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | Results | Resolved | Call
-    | ActorState | ActorFound | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | GiveRoom | Answer
-    | Warning | Print | Exit
+    Welcome | Resume | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | Results | Resolved
+    | Call | ActorState | ActorFound | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | GiveRoom
+    | Answer | Warning | Print | Exit
 )
 
 
@@ -536,4 +571,7 @@ decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 decode_value = msgspec.msgpack.Decoder(Value).decode
 
 NODE = "node"
-"""Name of the node's inbox."""
+"""Name of the node, and of its inbox; a node that took another one's place has an inbox ``node.<incarnation>``."""
+
+UNNUMBERED = -1
+"""Number of a frame outside of the order."""

@@ -6,6 +6,10 @@ code watches the driver by pidfd, is the subreaper of everything below it, and o
 its stdin) kills all its descendants and removes the session's folders. PDEATHSIG alone is not enough: it fires when
 the forking *thread* ends, and orphaned grandchildren never get it.
 
+A daemon that dies is started anew, on the same control store (see ``node/resume.py``). The zygote, which has imported
+all it needs, forks it in a few milliseconds; it becomes our child all the same. One that dies again and again is not:
+something is wrong that a restart does not mend, and the session ends with the daemon's log.
+
 Runs as a script, with the standard library only, so that it is up in 20 ms; daemon and zygote are forked from it
 and import what they need side by side.
 """
@@ -19,12 +23,20 @@ import os
 import select
 import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+
+GIVES_UP = 3
+"""Exit code of a daemon that shall not be started anew; its log says why."""
+
+MOST_DEATHS = 10
+WITHIN_SECONDS = 10.0
+"""A daemon that dies so often in so short a time is not started anew."""
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Set before anything imports NumPy, whose BLAS starts its threads at import: the zygote must have none."""
@@ -53,7 +65,7 @@ def main(folder: str) -> int:
     own = (lock, driver, woken, wake)
     daemon = _fork(libc, folder, "daemon", "rlflow.engine.node.daemon", session["sys_path"], own)
     zygote = _fork(libc, folder, "zygote", "rlflow.engine.worker.zygote", session["sys_path"], own)
-    code = _watch(daemon, zygote, driver, woken)
+    code = _Watch(folder, daemon, zygote).until_the_end(driver, woken)
     _kill_descendants(libc)
     if code:  # the driver lives and will read the logs before it removes the folder
         shutil.rmtree(session["shm"], ignore_errors=True)
@@ -88,8 +100,7 @@ def _fork(
         os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
         import importlib
 
-        importlib.import_module(module).main(folder)
-        code = 0
+        code = importlib.import_module(module).main(folder) or 0
     except BaseException:
         import traceback
 
@@ -98,25 +109,92 @@ def _fork(
     os._exit(code)
 
 
-def _watch(daemon: int, zygote: int, driver: int, woken: int) -> int:
-    """Until the driver is gone, says stop, or daemon or zygote end. 0 when that was in order."""
-    poller = select.poll()
-    for fd in (driver, woken, 0):
-        poller.register(fd, select.POLLIN)
-    while True:
-        events = dict(poller.poll())
-        if driver in events or 0 in events:
-            return 0
-        os.read(woken, 4096)
-        ended = _reap()
-        if ended.get(daemon) == 0:
-            return 0
-        # Each ends when the other is gone: a zygote that ends with 0 follows its daemon, a daemon fails without zygote.
-        found = [(who, ended[pid]) for who, pid in (("zygote", zygote), ("daemon", daemon)) if ended.get(pid)]
-        for who, code in sorted(found, key=lambda end: end[1] > 0):  # killed ones first
+class _Watch:
+    """Over daemon and zygote."""
+
+    def __init__(self, folder: str, daemon: int, zygote: int) -> None:
+        self._folder = folder
+        self._daemon = daemon
+        """Its pid; 0 while the zygote has been asked for a new one."""
+        self._zygote = zygote
+        self._deaths: list[float] = []
+        self._ended: dict[int, int] = {}
+        self._line = b""
+        self._poller = select.poll()
+        self._forge: socket.socket | None = None
+        """To the zygote, once a daemon had to be started anew."""
+
+    def until_the_end(self, driver: int, woken: int) -> int:
+        """Until the driver is gone, says stop, or the engine cannot go on. 0 when that was in order."""
+        for fd in (driver, woken, 0):
+            self._poller.register(fd, select.POLLIN)
+        while True:
+            events = dict(self._poller.poll())
+            if driver in events or 0 in events:
+                return 0
+            if woken in events:
+                os.read(woken, 4096)
+                self._ended.update(_reap())
+            if self._forge is not None and self._forge.fileno() in events:
+                self._hear()
+            code = self._zygote_ended() if self._zygote in self._ended else self._daemon_ended()
+            if code is not None:
+                return code
+
+    def _zygote_ended(self) -> int:
+        # Without it the daemon fails, so its end may be the older one all the same: killed ones are named first.
+        found = [(who, self._ended[pid]) for who, pid in self._both() if self._ended.get(pid) is not None]
+        for who, code in sorted(found, key=lambda end: end[1] > 0):
             sys.stderr.write(f"the engine's {who} ended with {code}\n")
-        if found:
+        return 1
+
+    def _both(self) -> list[tuple[str, int]]:
+        return [("zygote", self._zygote), ("daemon", self._daemon)]
+
+    def _daemon_ended(self) -> int | None:
+        """What that means for the session: its end, with this code, or (None) that it goes on."""
+        code = self._ended.get(self._daemon)
+        if self._daemon:
+            self._ended.clear()  # the others are orphans of the tasks'
+        if code is None:
+            return None
+        if code == 0:
+            return 0
+        now = time.monotonic()
+        self._deaths.append(now)
+        if code == GIVES_UP:
+            sys.stderr.write("the engine's daemon gave up\n")
             return 1
+        sys.stderr.write(f"the engine's daemon ended with {code}\n")
+        recent = sum(now - death < WITHIN_SECONDS for death in self._deaths)
+        if recent >= MOST_DEATHS:
+            sys.stderr.write(f"it ended {recent} times within {WITHIN_SECONDS:g} s and is not started again\n")
+            return 1
+        return self._start_anew()
+
+    def _start_anew(self) -> int | None:
+        sys.stderr.flush()
+        self._daemon = 0
+        try:
+            if self._forge is None:
+                self._forge = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self._forge.connect(f"{self._folder}/zygote.sock")
+                self._poller.register(self._forge, select.POLLIN)
+            self._forge.sendall(f"daemon {len(self._deaths)}\n".encode())
+        except OSError as error:  # the zygote is gone as well, or was not up yet
+            sys.stderr.write(f"the zygote cannot start it again: {error}\n")
+            return 1
+        return None
+
+    def _hear(self) -> None:
+        assert self._forge is not None
+        data = self._forge.recv(4096)
+        if not data:  # the zygote's end follows
+            self._poller.unregister(self._forge)
+            return
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            self._daemon = int(line.split()[1])
 
 
 def _reap() -> dict[int, int]:

@@ -45,8 +45,6 @@ class Unacknowledged:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def take(self) -> list[list[m.Wire]]:
-        """The messages of all frames that are left, which are forgotten here: they will be sent anew."""
-        taken = [messages for _, messages in self._frames]
-        self._frames.clear()
-        return taken
+    def frames(self) -> list[tuple[int, list[m.Wire]]]:
+        """Those that are left, oldest first."""
+        return list(self._frames)

@@ -46,6 +46,13 @@ class Gpus:
             self.free[device] -= taken
         return share
 
+    def take_these(self, amount: int, devices: list[int]) -> Share:
+        """The share of a request that was given these devices before."""
+        share = dict.fromkeys(devices, UNITS) if amount >= UNITS else {devices[0]: amount}
+        for device, taken in share.items():
+            self.free[device] -= taken
+        return share
+
     def give_back(self, share: Share) -> None:
         for device, taken in share.items():
             self.free[device] += taken

@@ -136,6 +136,7 @@ class ActorDesk:
         if self.table.may_restart(actor):
             self._node.store.add_event("actor restarted", actor.id.hex(), reason)
             actor.creation.attempt += 1
+            self._node.journal.attempted(actor.creation)
             self._node.tasks.tasks[actor.id] = actor.creation
             self._node.scheduler.retry(actor.creation)
             self._tell_watchers(actor)
@@ -202,4 +203,4 @@ class ActorDesk:
         actor = self.table.get(message.actor)
         if actor is not None and actor.state != DEAD:
             actor.farewell = "it called exit_actor()"
-            self._node.pool.processes[sender].leaving = True
+            self._node.pool.leaves(sender)

@@ -18,7 +18,7 @@ how the calls of all callers interleaved; and a table by caller grows with the c
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 
@@ -56,6 +56,18 @@ class ActorLog:
     def started(self) -> None:
         """Its ``__init__`` has ended for the first time."""
         self._started = True
+
+    def resume(
+        self, checkpoint: int, calls: list[tuple[int, bytes, list[bytes]]], held: Counter[bytes], started: bool
+    ) -> None:
+        """In a new log: what was recorded of an older one. ``held``: all that it held, as often as it did."""
+        self.checkpoint = checkpoint
+        self.last = calls[-1][0] if calls else checkpoint
+        self._entries.extend(calls)
+        for _, _, objects in calls:
+            held.subtract(objects)
+        self._for_init = list(held.elements())
+        self._started = started
 
     def append(self, number: int, task: bytes, objects: list[bytes]) -> bool:
         """A call was run that needs ``objects``. False when it does not count, because one before it was lost."""

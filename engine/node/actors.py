@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..messages import ActorState, CreateActor
 from .leases import Task
@@ -29,7 +30,16 @@ class Actor:
     handles_gone: bool = False
     successor: tuple[str, CreateActor] | None = None
     """Who asked for an actor of the same id while this one was ending, and how."""
+    lives: list[str] = field(default_factory=list)
+    """Of a recoverable one: the processes it has lived in."""
     watchers: set[str] = field(default_factory=set)
+    changed: set[bytes] = field(default_factory=set)
+    """The table's."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if "changed" in self.__dict__:
+            self.changed.add(self.id)
 
     def describe(self) -> str:
         name = f" {self.request.name!r}" if self.request.name else ""
@@ -51,10 +61,13 @@ class ActorTable:
     def __init__(self) -> None:
         self._actors: dict[bytes, Actor] = {}
         self._names: dict[tuple[str, str], bytes] = {}
+        self.changed: set[bytes] = set()
+        """Actors that are not what they were, for the node to remember (``journal.py``)."""
 
     def add(self, actor: Actor) -> None:
         self._actors[actor.id] = actor
-        if actor.request.name:
+        actor.changed = self.changed
+        if actor.request.name and actor.state != DEAD:
             self._names[actor.request.namespace, actor.request.name] = actor.id
 
     def get(self, actor_id: bytes) -> Actor | None:
@@ -65,6 +78,9 @@ class ActorTable:
         actor_id = self._names.get((namespace, name))
         actor = None if actor_id is None else self._actors[actor_id]
         return None if actor is None or actor.farewell else actor
+
+    def all(self) -> list[Actor]:
+        return list(self._actors.values())
 
     def is_living(self, actor_id: bytes) -> bool:
         actor = self._actors.get(actor_id)
@@ -93,6 +109,7 @@ class ActorTable:
     def remove(self, actor: Actor) -> None:
         """Forgets a dead actor that nobody has a handle on."""
         self._actors.pop(actor.id, None)
+        self.changed.add(actor.id)
 
     def __len__(self) -> int:
         return len(self._actors)

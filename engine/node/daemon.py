@@ -23,13 +23,16 @@ from ..exceptions import OutOfMemoryError, WorkerCrashedError
 from ..mailbox import Mailbox
 from ..options import UNITS
 from ..session import Session
+from ..supervisor import GIVES_UP
 from .actor_desk import ActorDesk
 from .cancel_desk import CancelDesk
+from .journal import Journal
 from .memory_guard import MemoryGuard
 from .object_desk import ObjectDesk
 from .pool import Process, WorkerPool
 from .recovery_desk import RecoveryDesk
 from .scheduler import Plan, Scheduler, Task
+from .successor import Successor
 from .task_desk import TaskDesk
 
 FRAMES_PER_TURN = 64
@@ -47,20 +50,29 @@ NO_ROOM = (lmdb.MapFullError, lmdb.DiskError, lmdb.Error)
 """What LMDB raises when the disk is full; the last, itself, when a write went through in part."""
 
 FAILED_STARTS = 10
+ACKNOWLEDGE_EVERY = 32
+"""Frames of a sender; it keeps that many, for the node that may take our place."""
+
 HIGH_CPU = 64
 LAST_WORDS = (m.Logged, m.Print)
 """What still counts when it arrives after the end of its sender, whose tasks are with others by then."""
 
 
+class GaveUp(Exception):
+    """Another node would fare no better."""
+
+
 class Daemon:
     """See the module's essay."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, incarnation: int) -> None:
         self.session = session
+        self._incarnation = incarnation
+        self._inbox = f"{m.NODE}.{incarnation}" if incarnation else m.NODE
         self.store = ControlStore(Path(session.store), limit=session.store_limit)
         self.store.history.needed = self._needs
-        self._mail: Mailbox[m.NodeFrame] = Mailbox(session, m.NODE, m.decode_node_frame)
-        self.pool = WorkerPool(session)
+        self._mail: Mailbox[m.NodeFrame] = Mailbox(session, self._inbox, m.decode_node_frame)
+        self.pool = WorkerPool(session, self._inbox)
         cpus = max(1, min(session.capacity.get("CPU", 0) // UNITS, HIGH_CPU))
         self.scheduler = Scheduler(session.capacity, prestart=cpus)
         self.objects = ObjectDesk(self)
@@ -68,6 +80,7 @@ class Daemon:
         self.cancels = CancelDesk(self)
         self.actors = ActorDesk(self)
         self.recovery = RecoveryDesk(self)
+        self.journal = Journal(self.store, self.objects.directory, self.actors.table)
         self.memory = MemoryGuard(self)
         self.roles: dict[str, str] = {}
         self._newcomers: list[str] = []
@@ -80,9 +93,9 @@ class Daemon:
         """When to try the commit again that failed, if one did."""
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Hello: self._on_hello,
+            m.Report: self._on_report,
             m.Function: self.tasks.on_function,
             m.Submit: self.tasks.on_submit,
-            m.Resubmit: self.tasks.on_resubmit,
             m.WantAcknowledgement: lambda sender, message: self.post(sender, m.Acknowledged(message.frame)),
             m.Done: self.tasks.on_done,
             m.Logged: self.tasks.on_logged,
@@ -118,18 +131,22 @@ class Daemon:
     def run(self) -> None:
         zygote = self.pool.fileno()
         self._mail.watch(zygote)
+        if self._incarnation:
+            Successor(self, self._mail, self._inbox, self._incarnation).take_over()
+        else:
+            self.journal.forget()
         self._decide()
         look_at = 0.0
         while not self._stopped():
             pipelined = self.scheduler.has_pipelined()
-            idle = not pipelined and not self.store.gathered() and self._stop_by is None
+            idle = not pipelined and not self._gathered() and self._stop_by is None
             timeout = None if idle else TICK_SECONDS
             if self.scheduler.busy():
                 timeout = self._until_memory_is_looked_at(timeout)
             self._mail.wait(timeout, SPIN_SECONDS)
             if zygote in self._mail.receive():
                 for process, status in self.pool.poll():
-                    self._worker_ended(process, status)
+                    self.worker_ended(process, status)
                 self._welcome()
             elif not self._mail.frames:
                 self._commit()
@@ -167,12 +184,20 @@ class Daemon:
                 if not frames:
                     self._frames = 1
                     return
-            frame = frames.popleft()
-            late = frame.sender in self.ended
-            for message in frame.messages:
-                if not late or isinstance(message, LAST_WORDS):
-                    self._handlers[type(message)](frame.sender, message)
+            self.handle(frames.popleft())
         self._frames = min(2 * self._frames, FRAMES_PER_TURN)
+
+    def handle(self, frame: m.NodeFrame) -> None:
+        sender = frame.sender
+        late = sender in self.ended
+        for message in frame.messages:
+            if not late or isinstance(message, LAST_WORDS):
+                self._handlers[type(message)](sender, message)
+        count = frame.number + 1
+        if count and not late:
+            self.journal.handled[sender] = count
+            if not count % ACKNOWLEDGE_EVERY:
+                self.post(sender, m.Acknowledged(count))
 
     def _decide(self) -> None:
         """Plan, commit, send: in this order."""
@@ -200,6 +225,7 @@ class Daemon:
         if self._retry_at and time.monotonic() < self._retry_at:
             return False
         try:
+            self.journal.gather()
             self.store.commit()
         except lmdb.Error as error:
             if type(error) not in NO_ROOM:
@@ -212,10 +238,14 @@ class Daemon:
                 )
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return False
+        self.pool.buried()
         if self._retry_at:
             self._retry_at = 0.0
             self._warn("the control store can be written again")
         return True
+
+    def _gathered(self) -> bool:
+        return self.store.gathered() or self.journal.changed()
 
     def _warn(self, text: str) -> None:
         """Tells the driver at once what does not depend on the store."""
@@ -241,15 +271,22 @@ class Daemon:
     # ------------------------------------------------------------ processes
 
     def _on_hello(self, sender: str, hello: m.Hello) -> None:
+        if sender in self.roles:  # it reported before it could say hello
+            return
         self.roles[sender] = hello.role
+        self.journal.joined(sender, hello.role, hello.pid)
         self.store.add_event("joined", sender, f"{hello.role}, pid {hello.pid}")
-        if hello.role == "worker":
-            process = self.pool.processes[sender]
+        process = self.pool.processes.get(sender)
+        if process is not None:  # a worker, and it has not ended meanwhile
             process.ready = True
             self._failed_starts = 0
             self.scheduler.worker_started(sender, process.environment)
         self._newcomers.append(sender)
         self._welcome()
+
+    def _on_report(self, sender: str, report: m.Report) -> None:
+        """From a worker that was starting when this node took over: it has nothing yet."""
+        self._mail.begin_at(sender, report.first)
 
     def _welcome(self) -> None:
         """Answers greetings once workers can be had: an engine whose preload fails has not started."""
@@ -263,10 +300,11 @@ class Daemon:
             process.leaving = True
             self.post(worker, m.Exit())
 
-    def _worker_ended(self, process: Process, status: int) -> None:
+    def worker_ended(self, process: Process, status: int) -> None:
         worker = process.id
         self._hear_out(worker)
         self.ended.add(worker)
+        self.journal.ended(worker, "worker", process.pid)
         out_of_memory = self.memory.ended(worker)
         reason = out_of_memory or self.pool.describe_end(process, status)
         self.store.add_event("left" if process.leaving else "died", worker, reason)
@@ -275,7 +313,7 @@ class Daemon:
             self.scheduler.start_failed(process.environment)
             self._failed_starts += 1
             if self._failed_starts == FAILED_STARTS:
-                raise RuntimeError(f"{FAILED_STARTS} workers in a row did not start; the last one: {reason}")
+                raise GaveUp(f"{FAILED_STARTS} workers in a row did not start; the last one: {reason}")
         self.tasks.worker_died(worker, reason, OutOfMemoryError if out_of_memory else WorkerCrashedError)
         self.tasks.release(self.tasks.owners.ended(worker))
         pins = self.tasks.needed_by_tasks_of(worker)
@@ -324,7 +362,13 @@ class Daemon:
         self.post(sender, m.Answer(ask.token, answer))
 
 
-def main(folder: str) -> None:
+def main(folder: str, incarnation: int = 0) -> int:
+    """Returns the exit code. ``incarnation``: how many daemons the session has had before."""
     gc.freeze()  # what is imported stays; and tasks, which come and go by thousands, are no cycles to look for
     gc.set_threshold(50_000, 20, 100)
-    Daemon(Session.read(folder)).run()
+    try:
+        Daemon(Session.read(folder), incarnation).run()
+    except GaveUp as reason:
+        print(reason, file=sys.stderr, flush=True)
+        return GIVES_UP
+    return 0

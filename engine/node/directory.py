@@ -13,15 +13,20 @@ straight from the worker, may release an object before the node hears that it ex
 
 Only objects that need it are tracked: large ones, ones with refs inside, ones whose refs left their owner. A small
 result that only its owner ever saw leaves no trace here.
+
+*Remembering.* What must outlive the node (``journal.py``) is marked in ``changed``: the records, except that a
+container holds what is inside, which follows from its value.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
-from ..ids import task_of
-from ..messages import Dep, Failed, Inline, Shm, Value
+from ..ids import OBJECT_BYTES, task_of
+from ..messages import Dep, Failed, Inline, Shm, Value, Wire
 from ..store.segment import owner_of
 from .leases import Task
 
@@ -29,7 +34,7 @@ from .leases import Task
 class Record:
     """A tracked object."""
 
-    __slots__ = ("copies", "holders", "owner", "released", "value")
+    __slots__ = ("copies", "holders", "owner", "released", "value", "written")
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
@@ -38,6 +43,20 @@ class Record:
         self.holders: dict[bytes, int] = {}
         self.copies: tuple[Shm, ...] = ()
         """Earlier ones, of an owner that died and put the object again when it was run once more."""
+        self.written = False
+        """A snapshot was taken of it."""
+
+
+class Snapshot(Wire):
+    """A record, as it is remembered."""
+
+    owner: str
+    released: bool
+    value: Value | None
+    in_store: bool
+    """The value is the one that the control store has."""
+    holders: dict[bytes, int]
+    copies: tuple[Shm, ...]
 
 
 @dataclass
@@ -66,6 +85,8 @@ class Directory:
         """Live objects by segment of shared memory."""
         self.producers: Counter[bytes] = Counter()
         """Tracked objects by the task that made them."""
+        self.changed: set[bytes] = set()
+        """Objects whose snapshots may be others than before."""
 
     # ------------------------------------------------------------ waiting
 
@@ -102,6 +123,7 @@ class Directory:
         """
         if isinstance(value, Shm):
             record = self._record(object_id, owner)
+            self.changed.add(object_id)
             if record.value != value:
                 if isinstance(record.value, Shm):
                     record.copies += (record.value,)
@@ -109,11 +131,13 @@ class Directory:
                 self.segments[value.segment] += 1
         elif isinstance(value, Inline) and value.refs:
             self._record(object_id, owner).value = value
+            self.changed.add(object_id)
         if not isinstance(value, Failed):
             for inner in value.refs:
                 self._add(inner, object_id, 1)
         if object_id in self._unwanted:
             self._unwanted.remove(object_id)
+            self.changed.add(object_id)
             if object_id in self._records:
                 self._records[object_id].released = True
         ready: list[Task] = []
@@ -152,19 +176,24 @@ class Directory:
         if holder in self._dead:
             return Freed()
         self._add(object_id, holder, count)
+        if len(holder) != OBJECT_BYTES or self.known(holder) is None:
+            self.changed.add(object_id)
         return self._collect(object_id)
 
     def track(self, object_id: bytes, owner: str) -> None:
         """Starts the life of an object whose value, if it has one (an actor's handle has none), is not kept here."""
         self._record(object_id, owner)
+        self.changed.add(object_id)
 
     def unwanted(self, object_id: bytes) -> None:
         """Frees an object when it arrives: it was released already."""
         self._unwanted.add(object_id)
+        self.changed.add(object_id)
 
     def wanted_again(self, object_id: bytes, owner: str) -> None:
         """An object that is still to come has a new owner."""
         self._unwanted.discard(object_id)
+        self.changed.add(object_id)
         record = self._records.get(object_id)
         if record is not None:
             record.owner = owner
@@ -177,6 +206,7 @@ class Directory:
             return False
         record.owner = owner
         record.released = False
+        self.changed.add(object_id)
         return True
 
     def release(self, object_id: bytes) -> Freed:
@@ -185,6 +215,7 @@ class Directory:
         if record is None:
             return Freed(unseen=[object_id])
         record.released = True
+        self.changed.add(object_id)
         return self._collect(object_id)
 
     def process_died(self, process: str, pins: dict[bytes, list[bytes]]) -> Freed:
@@ -195,6 +226,7 @@ class Directory:
         for task_id, objects in pins.items():
             for object_id in objects:
                 self._add(object_id, task_id, 1)
+                self.changed.add(object_id)
         name = process.encode()
         self._dead.add(name)
         freed = Freed()
@@ -203,6 +235,7 @@ class Directory:
             if record.owner == process:
                 record.released = touched = True
             if touched:
+                self.changed.add(object_id)
                 _merge(freed, self._collect(object_id))
         return freed
 
@@ -212,8 +245,14 @@ class Directory:
         for object_id in objects:
             record = self._records.get(object_id)
             if record is not None and record.holders.pop(task_id, None) is not None:
+                self.changed.add(object_id)
                 _merge(freed, self._collect(object_id))
         return freed
+
+    def held_by(self, holder: bytes) -> Counter[bytes]:
+        """What a holder holds, and how often."""
+        records = self._records.items()
+        return Counter({oid: record.holders[holder] for oid, record in records if holder in record.holders})
 
     def census(self) -> dict[str, float]:
         """How much is here; all zero when nobody has or wants anything."""
@@ -224,6 +263,43 @@ class Directory:
             "arguments found": len(self._resolved),
             "objects to be freed on arrival": len(self._unwanted),
         }
+
+    # ------------------------------------------------------------ remembering
+
+    def snapshot(self, object_id: bytes) -> Snapshot | Literal[False] | None:
+        """What is to be remembered of an object; None: that it is unwanted; False: nothing."""
+        record = self._records.get(object_id)
+        if record is None:
+            return None if object_id in self._unwanted else False
+        record.written = True
+        in_store = isinstance(record.value, Inline)
+        value = None if in_store else record.value
+        return Snapshot(record.owner, record.released, value, in_store, record.holders, record.copies)
+
+    def restore(
+        self, snapshots: dict[bytes, Snapshot | None], dead: set[str], stored: Callable[[bytes], Value | None]
+    ) -> None:
+        """In a new node's empty directory: what the last one remembered. ``stored``: values in the control store."""
+        self._dead = {process.encode() for process in dead}
+        for object_id, snapshot in snapshots.items():
+            if snapshot is None:
+                self._unwanted.add(object_id)
+                continue
+            record = self._record(object_id, snapshot.owner)
+            record.written = True
+            record.released = snapshot.released
+            record.holders = snapshot.holders
+            record.copies = snapshot.copies
+            record.value = stored(object_id) if snapshot.in_store else snapshot.value
+            for block in (*record.copies, record.value):
+                if isinstance(block, Shm):
+                    self.segments[block.segment] += 1
+        for object_id in list(snapshots):
+            value = self.known(object_id)
+            if value is not None and not isinstance(value, Failed):
+                for inner in value.refs:
+                    if object_id not in self._record(inner).holders:
+                        self._add(inner, object_id, 1)
 
     def _record(self, object_id: bytes, owner: str = "") -> Record:
         record = self._records.get(object_id)
@@ -240,7 +316,8 @@ class Directory:
         return record
 
     def _drop(self, object_id: bytes) -> None:
-        del self._records[object_id]
+        if self._records.pop(object_id).written:
+            self.changed.add(object_id)
         task = task_of(object_id)
         self.producers[task] -= 1
         if not self.producers[task]:
@@ -283,6 +360,8 @@ class Directory:
                     inner_record = self._records.get(inner)
                     if inner_record is not None and inner_record.holders.pop(object_id, None) is not None:
                         candidates.append(inner)
+                        if inner_record.written:
+                            self.changed.add(inner)
         return freed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -96,6 +97,17 @@ class Worker:
         """The task it ran when the node last looked for those that are held up."""
         self.used = False
         """It has had a lease."""
+
+
+@dataclass
+class Held:
+    """A task that a worker says it has."""
+
+    task: Task
+    begun: bool = True
+    """False: it is in the worker's queue."""
+    blocked: bool = False
+    awaits: list[Task] = field(default_factory=list)
 
 
 class Plan:

@@ -54,6 +54,13 @@ class Ledger:
         if lease.shape.gpus:
             lease.gpus = self.gpus.take(lease.shape.gpus)
 
+    def granted_before(self, lease: Lease, devices: list[int]) -> None:
+        """Like :meth:`grant`, of what another node has given out: with GPUs, those ``devices``."""
+        for name, amount in lease.shape.demand.items():
+            self.free[name] -= amount
+        if lease.shape.gpus and devices:
+            lease.gpus = self.gpus.take_these(lease.shape.gpus, devices)
+
     def end(self, lease: Lease) -> None:
         for name, amount in lease.shape.demand.items():
             if not (lease.blocked and name == "CPU"):  # those it has given back already

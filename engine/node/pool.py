@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import time
@@ -12,6 +13,8 @@ from ..session import Session
 
 LOG_TAIL_BYTES = 3000
 CONNECT_SECONDS = 60.0
+UNKNOWN_END = 255
+"""Exit status of a worker that ended so long ago that the zygote has forgotten it."""
 
 
 @dataclass
@@ -29,12 +32,15 @@ class Process:
 class WorkerPool:
     """Workers by id. Ids are never used twice in a session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, inbox: str) -> None:
+        """``inbox``: the node's."""
         self._session = session
+        self._inbox = inbox
         self.processes: dict[str, Process] = {}
         self.ready = False
         """The zygote has imported everything: workers can be forked."""
         self._count = 0
+        self._dead: list[str] = []
         self._received = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         deadline = time.monotonic() + CONNECT_SECONDS
@@ -46,6 +52,7 @@ class WorkerPool:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.002)
+        self._socket.sendall(b"attach\n")
         self._socket.setblocking(False)
 
     def fileno(self) -> int:
@@ -56,30 +63,76 @@ class WorkerPool:
             self._count += 1
             worker = f"w{self._count}"
             self.processes[worker] = Process(worker, environment=environment)
-            self._socket.sendall(f"fork {worker} {environment}\n".encode())
+            self._socket.sendall(f"fork {worker} {self._inbox} {environment}\n".encode())
+
+    def take_over(self, known: dict[str, int]) -> list[tuple[Process, int]]:
+        """The workers of a node that died, whose place this one takes.
+
+        Those that live are in ``processes`` from here on. Returned are those whose end that node has not recorded,
+        with their exit status. ``known``: workers whose start it has, with their pids.
+        """
+        ends: dict[str, int] = {}
+        while not self.ready:
+            select.select([self._socket], [], [])
+            for line in self._lines():
+                word, *rest = line.split()
+                if word == "exited":
+                    ends[rest[0]] = int(rest[1])
+                else:
+                    self._on_line(line)
+        return [
+            (Process(worker, pid, ready=True), ends.get(worker, UNKNOWN_END))
+            for worker, pid in known.items() if worker not in self.processes
+        ]
 
     def poll(self) -> list[tuple[Process, int]]:
         """Workers that ended since the last call, with their exit status (negative: the signal)."""
         ended: list[tuple[Process, int]] = []
+        for line in self._lines():
+            word, *rest = line.split()
+            if word == "exited":
+                process = self.processes.pop(rest[0], None)
+                if process is not None:
+                    ended.append((process, int(rest[1])))
+            else:
+                self._on_line(line)
+        return ended
+
+    def _on_line(self, line: str) -> None:
+        word, *rest = line.split()
+        if word == "ready":
+            self.ready = True
+        elif word == "attached":
+            self._count = max(self._count, int(rest[0]))
+        elif word == "started":
+            worker, pid = rest
+            self.processes.setdefault(worker, Process(worker)).pid = int(pid)
+
+    def _lines(self) -> list[str]:
+        """What the zygote has said since the last call."""
+        said: list[str] = []
         while True:
             try:
                 data = self._socket.recv(65536)
             except BlockingIOError:
-                return ended
+                return said
             except ConnectionResetError:
                 data = b""
             if not data:
                 raise ConnectionError("the zygote is gone")
             *lines, self._received = (self._received + data).split(b"\n")
-            for line in lines:
-                if line == b"ready":
-                    self.ready = True
-                    continue
-                word, worker, number = line.decode().split()
-                if word == "started":
-                    self.processes[worker].pid = int(number)
-                else:
-                    ended.append((self.processes.pop(worker), int(number)))
+            said += [line.decode() for line in lines]
+
+    def buried(self) -> None:
+        """What followed from the ends of workers is in the control store: the notes they left can go."""
+        while self._dead:
+            self._session.started_task(self._dead.pop()).unlink(missing_ok=True)
+
+    def leaves(self, worker: str) -> None:
+        """It said that it is about to exit; it may have done so by now."""
+        process = self.processes.get(worker)
+        if process is not None:
+            process.leaving = True
 
     def kill(self, worker: str) -> None:
         process = self.processes.get(worker)
@@ -87,13 +140,13 @@ class WorkerPool:
             os.kill(process.pid, signal.SIGKILL)  # not reaped before the zygote said so: the pid is still its own
 
     def last_started(self, worker: str) -> bytes:
-        """The task that a dead worker ran at last, empty if it ran none. Its note of it goes with the question."""
+        """The task that a dead worker ran at last, empty if it ran none."""
+        self._dead.append(worker)
         path = self._session.started_task(worker)
         try:
             task = path.read_bytes()
         except FileNotFoundError:  # it died before it could run any
             return b""
-        path.unlink()
         return task if any(task) else b""
 
     def describe_end(self, process: Process, status: int) -> str:

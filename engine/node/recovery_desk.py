@@ -16,7 +16,7 @@ from ..exceptions import ObjectLostError
 from ..ids import SCOPE_BYTES, child_scope, handle_id
 from ..serialization import dump_engine_error
 from .actor_log import ActorLog, Cut
-from .actors import Actor
+from .actors import ALIVE, DEAD, Actor
 from .payload import needed_by
 from .task_desk import tracked_results
 
@@ -48,7 +48,30 @@ class RecoveryDesk:
         if log is not None:
             log.workers.add(worker)
             self._actors[worker] = actor_id
+            actor = self._node.actors.table.get(actor_id)
+            if actor is not None:
+                actor.lives = [*actor.lives, worker]  # which makes it known to a node that takes our place
             self._node.post(worker, m.Recover(log.every, log.replays))
+
+    def resumed(self, actor: Actor) -> None:
+        """The node was started anew: the log as it is in the store, and the objects that it holds.
+
+        For which call it holds what it got from others is not recorded: that is let go with the actor.
+        """
+        if actor.request.checkpoint_every < 0 or actor.state == DEAD:
+            return
+        self.created(actor)
+        log = self._logs[actor.id]
+        log.workers.update(actor.lives)
+        self._actors.update(dict.fromkeys(actor.lives, actor.id))
+        calls = []
+        for number, task in self._node.store.logged_calls(actor.id):
+            self._remember(task)
+            raw = self._node.store.spec(task)
+            assert raw is not None  # committed with the call
+            calls.append((number, task, without_itself(actor.id, needed_by(m.decode_spec(raw)))))
+        held = self._node.objects.directory.held_by(holder(actor.id))
+        log.resume(self._node.store.checkpoint(actor.id), calls, held, actor.state == ALIVE or bool(actor.incarnation))
 
     def started(self, actor: Actor, replayed: int) -> None:
         log = self._logs.get(actor.id)

@@ -33,7 +33,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from itertools import count, islice
 
-from .leases import ASSIGNED, GONE, QUEUED, WAITING, Lease, Plan, Shape, Task, Worker
+from .leases import ASSIGNED, GONE, QUEUED, WAITING, Held, Lease, Plan, Shape, Task, Worker
 from .ledger import Ledger
 from .staff import Staff
 
@@ -87,6 +87,29 @@ class Scheduler:
 
     def worker_started(self, worker_id: str, environment: str = "") -> None:
         self._staff.started(worker_id, environment)
+
+    def resumed(self, worker_id: str, environment: str, held: list[Held], devices: list[int], used: bool) -> None:
+        """A worker that another scheduler had put to work, with what it has: from the bottom up, queued tasks last."""
+        self._staff.started(worker_id, environment)
+        worker = self._workers[worker_id]
+        worker.used = used
+        for part in held:
+            task = part.task
+            shape = self._shape_of(task)
+            task.seq = next(self._sequence)
+            lease = worker.leases[-1] if worker.leases else None
+            if lease is None or lease.blocked or lease.shape is not shape or (part.blocked and lease.tasks):
+                lease = Lease(shape)
+                self._ledger.granted_before(lease, devices)
+                worker.leases.append(lease)
+                shape.workers[worker_id] = worker
+                self._staff.took_up(worker)
+            task.state = ASSIGNED
+            task.worker = worker_id
+            lease.tasks[task.id] = task
+            lease.backlog = PIPELINE_SECONDS  # of unknown length: nothing is queued behind it again
+            if part.blocked:
+                self.blocked(worker_id, part.awaits, [])
 
     def start_failed(self, environment: str = "") -> None:
         """A worker that was asked for will not come."""

@@ -37,6 +37,11 @@ class Staff:
             self._elsewhere += 1
         self.rests(worker)
 
+    def took_up(self, worker: Worker) -> None:
+        """It has a lease that this plan did not give it."""
+        worker.used = True
+        (self.idle_elsewhere if worker.environment else self.idle).pop(worker.id, None)
+
     def start_failed(self, environment: str) -> None:
         if environment:
             left = self._starting_elsewhere.pop(environment, 0) - 1

@@ -46,16 +46,15 @@ class TaskDesk:
         """Of tasks that have arrived so far."""
         self.owners = Owners()
         self._functions: set[bytes] = set()
+        self.repeated = False
+        """What is being handled may have been handled by an earlier node."""
 
     def on_function(self, sender: str, function: m.Function) -> None:
         if function.id not in self._functions:
             self._functions.add(function.id)
             self._node.store.add_function(function.id, function.name, function.blob)
 
-    def on_resubmit(self, sender: str, message: m.Resubmit) -> None:
-        self.on_submit(sender, message, again=True)
-
-    def on_submit(self, sender: str, message: m.Submit | m.Resubmit, again: bool = False) -> None:
+    def on_submit(self, sender: str, message: m.Submit) -> None:
         tasks = self.tasks
         self.batches += 1
         add_spec = self._node.store.add_spec
@@ -64,10 +63,7 @@ class TaskDesk:
             if spec.parent_attempt:
                 if self._found_again(spec):
                     continue
-            elif again:
-                if self._had(spec):
-                    continue
-            elif spec.task in tasks:  # sent twice
+            elif spec.task in tasks or (self.repeated and self._has_ended(spec.task)):  # sent twice
                 continue
             task = Task(spec.task, spec.function, spec.demand, spec.prefer, payload=Payload(spec, raw))
             if spec.environment:
@@ -78,15 +74,8 @@ class TaskDesk:
                 continue
             self.enqueue(task)
 
-    def _had(self, spec: m.Spec) -> bool:
-        """A submitter sends again what may have been lost: what is here is not run twice."""
-        if spec.task in self.tasks:
-            return True
-        outcome = self._node.store.outcome(spec.task)
-        if outcome is None:
-            return False
-        self._node.post(spec.owner, m.Results([outcome]))
-        return True
+    def _has_ended(self, task_id: bytes) -> bool:
+        return self._node.store.outcome(task_id) is not None
 
     def _found_again(self, spec: m.Spec) -> bool:
         """A parent that is re-run submits its children again; those that run or have ended are not run twice."""
@@ -152,6 +141,8 @@ class TaskDesk:
                 self._run_again(task, outcome, sender)
                 continue
             del self.tasks[task.id]
+            if task.attempt:
+                self._node.journal.finished(task)
             spec = task.payload.spec
             self.record(outcome, raw, spec.owner)
             if self.owners.sent(spec.owner, len(raw)):
@@ -172,6 +163,7 @@ class TaskDesk:
         for borrowed in outcome.retained:  # its owner hears nothing of this attempt
             self._node.objects.free(self._node.objects.directory.hold(borrowed, worker.encode(), 1))
         task.attempt += 1
+        self._node.journal.attempted(task)
         self._node.store.add_event("retried", task.id.hex(), "it raised an exception of its retry_exceptions")
         self._node.scheduler.retry(task)
         if task.cancelled:
@@ -233,6 +225,7 @@ class TaskDesk:
                 self._node.cancels.end(task)
             elif retries < 0 or 0 < retries >= task.crashes:
                 task.attempt += 1
+                self._node.journal.attempted(task)
                 self._node.store.add_event("retried", task.id.hex(), reason)
                 self._node.scheduler.retry(task)
             else:  # with max_retries=0 also those that were not to blame: they may not be run twice
@@ -252,9 +245,14 @@ class TaskDesk:
         }
 
     def on_blocked(self, sender: str, message: m.Blocked) -> None:
+        self._node.scheduler.blocked(sender, self.awaited(message.awaits), message.returned)
+        self._node.cancels.end_returned(message.returned)
+
+    def awaited(self, ids: list[bytes]) -> list[Task]:
+        """These tasks and those whose results they wait for, as far as they have not ended."""
         awaits: list[Task] = []
         seen: set[bytes] = set()
-        stack = list(reversed(message.awaits))
+        stack = list(reversed(ids))
         while stack:
             task_id = stack.pop()
             task = self.tasks.get(task_id)
@@ -263,8 +261,7 @@ class TaskDesk:
             seen.add(task_id)
             awaits.append(task)
             stack += [oid[:-2] for oid in self._node.objects.directory.unresolved(task)]
-        self._node.scheduler.blocked(sender, awaits, message.returned)
-        self._node.cancels.end_returned(message.returned)
+        return awaits
 
     def on_returned(self, sender: str, message: m.Returned) -> None:
         self._node.scheduler.returned(sender, message.tasks)
@@ -272,7 +269,7 @@ class TaskDesk:
 
     def on_retiring(self, sender: str, _: m.Retiring) -> None:
         """The worker starts nothing any more: what it has is others' to run, and nobody is to blame."""
-        self._node.pool.processes[sender].leaving = True
+        self._node.pool.leaves(sender)
         self._node.scheduler.worker_died(sender, NOTHING_STARTED)
 
     def on_reconcile(self, sender: str, message: m.Reconcile) -> None:

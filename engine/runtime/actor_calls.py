@@ -101,6 +101,12 @@ class ActorCalls:
                 f"{actor.max_pending_calls}: get() some of their results first"
             )
 
+    def watch_again(self) -> None:
+        """The node was started anew and does not know who watches."""
+        for callee in list(self._callees.values()):
+            if not callee.death:
+                self._process.post_node(m.WatchActor(callee.id))
+
     def submit(self, actor: bytes, call: PendingCall) -> None:
         callee = self.watch(actor)
         with self._lock:

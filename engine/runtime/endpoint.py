@@ -47,14 +47,15 @@ class Endpoint:
     """See the module's essay. ``handle(sender, message)`` is called by the leader for each message."""
 
     def __init__(self, session: Session, name: str, handle: Callable[[str, m.ToProcess], None], watch_fd: int = -1,
-                 watched_ended: Callable[[], None] = lambda: None) -> None:
+                 watched_ended: Callable[[], None] = lambda: None, node_inbox: str = m.NODE) -> None:
         self.name = name
+        self._node_inbox = node_inbox
         self._session = session
         self._handle = handle
         self._watch_fd = watch_fd
         self._watched_ended = watched_ended
         self._mail: Mailbox[m.ProcessFrame] = Mailbox(session, name, m.decode_process_frame)
-        self.unacknowledged = self._mail.keep(m.NODE)
+        self.unacknowledged = self._mail.keep(m.NODE, node_inbox)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._mail.watch(self._wake_fd)
         if watch_fd >= 0:
@@ -71,6 +72,8 @@ class Endpoint:
         self._parked = threading.Event()
         self._unpark = threading.Event()
         self._send_lock = threading.RLock()  # a user's __del__ that prints may run inside, by garbage collection
+        self.posting = self._send_lock
+        """Whoever holds it and posts, does so in the same moment as what else it does, as a :meth:`resume` sees it."""
         self._out: dict[str, list[m.Wire]] = {}
         self._closed = False
         self.before_flush: Callable[[], None] = lambda: None
@@ -125,20 +128,29 @@ class Endpoint:
                     out[peer] = messages + out.get(peer, [])
                     raise
 
-    def node_moved(self, inbox: str) -> None:
-        """Another incarnation of the node is at ``inbox``: it gets all that the last one had not acknowledged."""
-        with self._send_lock:
-            for messages in self._mail.moved(m.NODE, inbox):
-                self._mail.send(m.NODE, [
-                    m.Resubmit(message.items) if isinstance(message, m.Submit) else message for message in messages
-                ])
-
     def ended(self, peer: str) -> None:
         """A process is gone. Called by the leader."""
         self._mail.end_of(peer)
         with self._send_lock:
             self._out.pop(peer, None)
             self._mail.forget(peer)
+
+    def peers(self) -> set[str]:
+        """Processes that this one has had to do with, the node apart."""
+        return self._mail.peers() - {m.NODE, self._node_inbox}
+
+    def resume(self, inbox: str, report: Callable[[int, int], m.Report]) -> None:
+        """There is a new node: tells it how things are, and what the last one may not have heard. By the leader.
+
+        ``report(first, next)`` is asked while nothing can be posted, so it is of one moment in the order of messages.
+        """
+        with self._send_lock:
+            if inbox != self._node_inbox:
+                self._mail.fence(self._node_inbox)
+                self._node_inbox = inbox
+            if messages := self._out.pop(m.NODE, None):
+                self._mail.unsent(m.NODE, messages)
+            self._mail.moved(m.NODE, inbox, report)
 
     # ------------------------------------------------------------ waiting
 

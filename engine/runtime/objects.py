@@ -206,6 +206,11 @@ class ObjectTable:
             if ended:
                 self._post(m.Release(ended))
 
+    def asked(self) -> list[bytes]:
+        """Borrowed objects whose values the node was asked for and has not sent."""
+        with self.lock:
+            return [oid for oid, entry in self.entries.items() if entry.asked and entry.value is None]
+
     def clear(self) -> None:
         with self.lock:
             self.entries.clear()

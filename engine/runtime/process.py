@@ -36,6 +36,7 @@ from .awaiting import LoopBridges, settle
 from .endpoint import LINGER_MS, Endpoint
 from .objects import Entry, ObjectTable
 from .reconciliation import Reconciliation
+from .resuming import Resuming
 from .storage import Storage
 from .unfinished import Unfinished
 
@@ -83,7 +84,8 @@ class ProcessBackend:
     name = "local"
     role = "driver"
 
-    def __init__(self, session: Session, process: str, scope: TaskScope, watch_fd: int = -1) -> None:
+    def __init__(self, session: Session, process: str, scope: TaskScope, watch_fd: int = -1,
+                 node_inbox: str = m.NODE) -> None:
         self.session = session
         self.process = process
         self.environment = ""
@@ -94,7 +96,7 @@ class ProcessBackend:
         """Creation of the actor that this process is."""
         self.actor_restarted = False
         self.scope = scope
-        self.endpoint = Endpoint(session, process, self._handle, watch_fd, self._engine_ended)
+        self.endpoint = Endpoint(session, process, self._handle, watch_fd, self._engine_ended, node_inbox)
         self.post_node: Callable[[m.Wire], None] = lambda message: self.endpoint.post(m.NODE, message)
         self.objects = ObjectTable(process, self.post_node)
         self.endpoint.before_flush = self.objects.drain
@@ -102,6 +104,9 @@ class ProcessBackend:
         self.calls = ActorCalls(self)
         self.objects.on_handle_gone = self.calls.forget
         self.reconciliation = Reconciliation(self.post_node)
+        self.resuming = Resuming(self)
+        self.report_work: Callable[[m.Report], None] = lambda report: None
+        """Adds to the report for a new node what this process is doing."""
         self.unfinished = Unfinished()
         self._calls = 0
         self.actor_class: type | None = None
@@ -129,6 +134,7 @@ class ProcessBackend:
             m.Warning: lambda _, message: log.warning(message.text),
             m.Print: self._on_print,
             m.Welcome: self._on_welcome,
+            m.Resume: self.resuming.on_resume,
         }
 
     def greet(self) -> None:
@@ -237,13 +243,16 @@ class ProcessBackend:
         namespace = options.namespace or self.session.namespace
         handle = self.objects.own(handle_id(actor))
         self.objects.entries[handle_id(actor)].tracked = True
-        self.post_node(m.CreateActor(
+        request = m.CreateActor(
             token, msgspec.Raw(m.encode(spec)), options.name, namespace, options.get_if_exists,
             options.max_restarts, options.lifetime == "detached", cls.name, dict(methods), options.max_pending_calls,
             options.max_task_retries, -1 if options.checkpoint_every is None else options.checkpoint_every,
             options.replay,
-        ))
-        if options.name:
+        )
+        if not options.name:
+            self.post_node(request)
+        else:
+            self.resuming.ask(token, request)
             found: m.ActorFound = self._answer(token)
             if not found.created:
                 self.objects.entries[handle_id(actor)].tracked = False  # never came to be
@@ -265,7 +274,7 @@ class ProcessBackend:
 
     def get_actor(self, name: str, namespace: str | None) -> tuple[ActorInfo, ObjectRef]:
         token = next(self._tokens)
-        self.post_node(m.FindActor(token, name, namespace or self.session.namespace))
+        self.resuming.ask(token, m.FindActor(token, name, namespace or self.session.namespace))
         return self._found(self._answer(token))
 
     def submit_call(
@@ -450,8 +459,9 @@ class ProcessBackend:
         pins = self._pins
         for outcome in message.outcomes:
             task = outcome.task
-            for borrowed in outcome.retained:
-                self.post_node(m.Hold(borrowed, outcome.worker.encode(), 1))
+            if ended(task):  # or a node that was started anew tells it again
+                for borrowed in outcome.retained:
+                    self.post_node(m.Hold(borrowed, outcome.worker.encode(), 1))
             for index, value in enumerate(outcome.values):
                 oid = object_id(task, index)
                 if not isinstance(value, m.Failed) and value.refs and oid in self.objects.entries:
@@ -462,11 +472,14 @@ class ProcessBackend:
                 pins.pop(task, None)
             if self.calls.in_flight:
                 self.calls.finished(task)
-            ended(task)
+
+    def peer_ended(self, peer: str) -> None:
+        """A process is gone, and will send nothing more."""
+        self.endpoint.ended(peer)
+        self.storage.reader.forget(peer)
 
     def _on_worker_died(self, sender: str, message: m.WorkerDied) -> None:
-        self.endpoint.ended(message.worker)
-        self.storage.reader.forget(message.worker)
+        self.peer_ended(message.worker)
         self.reconciliation.ask(message.worker, self.unfinished.tasks())
 
     def _on_print(self, sender: str, message: m.Print) -> None:
@@ -483,12 +496,13 @@ class ProcessBackend:
 
     def _answer(self, token: int) -> Any:
         self.wait_until(lambda: token in self._answers, None, ())
+        self.resuming.answered(token)
         return self._answers.pop(token)
 
     def _ask(self, what: str) -> dict[str, float]:
         self.endpoint.flush()  # what was dropped before the question goes ahead of it
         token = next(self._tokens)
-        self.post_node(m.Ask(token, what))
+        self.resuming.ask(token, m.Ask(token, what))
         answer: dict[str, float] = self._answer(token)
         return answer
 

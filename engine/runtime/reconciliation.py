@@ -32,6 +32,10 @@ class Reconciliation:
         if idle and self._pages:
             self._post_node(self._pages[0])
 
+    def start_over(self) -> None:
+        """Nothing of what was asked will be answered."""
+        self._pages.clear()
+
     def answered(self, page: int) -> None:
         while self._pages and self._pages[0].page <= page:
             self._pages.popleft()

@@ -31,11 +31,13 @@ class Unfinished:
             with self._lock:
                 self._bytes += size
 
-    def ended(self, task: bytes) -> None:
-        size = self._sizes.pop(task, 0)
+    def ended(self, task: bytes) -> bool:
+        """Whether this is the first time that its end is heard."""
+        size = self._sizes.pop(task, -1)
         if size > SMALL:
             with self._lock:
                 self._bytes -= size
+        return size >= 0
 
     def too_much(self) -> bool:
         return len(self._sizes) > MAX_TASKS or self._bytes > MAX_BYTES

@@ -127,6 +127,8 @@ class ActorHost:
             else:
                 replayed = self._replay(self._recovery, assignment.attempt)
         backend.post_node(m.ActorStarted(spec.task, msgspec.Raw(m.encode(outcome)), replayed))
+        if outcome.status != m.FINISHED:  # a worker like any other
+            backend.running.pop()
         backend.endpoint.flush()
 
     def _replay(self, recovery: Recovery, attempt: int) -> int:

@@ -26,16 +26,20 @@ class WorkerBackend(ProcessBackend):
 
     role = "worker"
 
-    def __init__(self, session: Session, process: str) -> None:
+    def __init__(self, session: Session, process: str, node_inbox: str) -> None:
         self.queue: Any = None
         self.is_set_up = True
         """It has its environment."""
         self.cancellation = Cancellation()
+        self.running: list[m.Running] = []
+        """From the task at the bottom to the one on top, which the others wait for."""
+        self.taking = threading.Lock()
+        """Held while a task moves from the queue to those that run."""
         self._main = threading.get_ident()
         self.run_one: Callable[[], None]
         self.give_back: Callable[[], list[bytes]]
         self.give_back_late: Callable[[], None]
-        super().__init__(session, process, TaskScope(NO_TASK, None, 0))
+        super().__init__(session, process, TaskScope(NO_TASK, None, 0), node_inbox=node_inbox)
 
     def cancel_below(self, task: bytes) -> None:
         """Ends what a task or call has submitted from here."""
@@ -48,7 +52,10 @@ class WorkerBackend(ProcessBackend):
             return self._blocked_actor(ready, timeout)
         may_nest = timeout is None and bool(refs)
         awaits = list({task_of(ref.binary()) for ref in refs}) if may_nest else []
-        self.post_node(m.Blocked(awaits, self.give_back()))
+        with self.endpoint.posting:
+            running = self.running[-1]
+            running.blocked, running.awaits = True, awaits
+            self.post_node(m.Blocked(awaits, self.give_back()))
         queue = self.queue
         scope = self.scope
         self.cancellation.beneath.append(scope.task or b"")
@@ -64,14 +71,21 @@ class WorkerBackend(ProcessBackend):
         finally:
             self.cancellation.beneath.pop()
             self.scope = scope
-            self.post_node(m.Unblocked())
+            with self.endpoint.posting:
+                running.blocked = False
+                self.post_node(m.Unblocked())
 
     def _blocked_actor(self, ready: Callable[[], bool], timeout: float | None) -> bool:
         """An actor's process runs nothing but the actor's calls, and those in order."""
         if threading.get_ident() != self._main:
             return self.endpoint.wait_until(ready, timeout)
-        self.post_node(m.Blocked([], []))
+        running = self.running[0]  # its creation
+        with self.endpoint.posting:
+            running.blocked = True
+            self.post_node(m.Blocked([], []))
         try:
             return self.endpoint.wait_until(ready, timeout)
         finally:
-            self.post_node(m.Unblocked())
+            with self.endpoint.posting:
+                running.blocked = False
+                self.post_node(m.Unblocked())

@@ -63,6 +63,7 @@ class Executor:
         backend.run_one = self._run_one
         backend.give_back = self._give_back
         backend.give_back_late = self._give_back_late
+        backend.report_work = self._report_work
         drain = backend.objects.drain
 
         def before_flush() -> None:
@@ -114,6 +115,15 @@ class Executor:
     def _on_exit(self, sender: str, message: m.Exit) -> None:
         self.leaving = True
 
+    def _report_work(self, report: m.Report) -> None:
+        backend = self._backend
+        with backend.taking:
+            report.running = list(backend.running)
+            report.queued = [item for item in self.queue if isinstance(item, m.Assignment)]
+        report.environment = backend.environment
+        report.gpus = backend.gpus
+        report.used = self._started_task[:] != NO_TASK
+
     def _give_back(self) -> list[bytes]:
         """Takes out the tasks that have not been started; an actor's calls stay."""
         returned: list[bytes] = []
@@ -146,15 +156,20 @@ class Executor:
     # ------------------------------------------------------------ running
 
     def _run_one(self) -> None:
-        try:
-            item = self.queue.popleft()
-        except IndexError:  # revoked in this moment
-            return
+        backend = self._backend
+        running = backend.running
+        with backend.taking:
+            try:
+                item = self.queue.popleft()
+            except IndexError:  # revoked in this moment
+                return
+            if isinstance(item, m.Assignment):
+                running.append(m.Running(item))
         if isinstance(item, m.Spec):
             self._actor.run_call(item)
             return
         spec = m.decode_spec(item.spec)
-        below = self._backend.scope.task  # it is blocked, if there is one
+        below = backend.scope.task  # it is blocked, if there is one
         self._started_task[:] = spec.task
         cpus = spec.demand.get("CPU", 0)
         if cpus != self._threads.units:
@@ -169,6 +184,7 @@ class Executor:
             if beneath is not None:
                 self._threads.follow(beneath.demand.get("CPU", 0))
         self._report(spec, outcome)
+        running.pop()
         if spec.max_calls:
             self._count_call(spec)
 

@@ -24,8 +24,8 @@ OOM_SCORE = "500"
 """Should the kernel run out of memory after all, it takes a worker before driver and daemon."""
 
 
-def run(session: Session, worker: str, environment: str) -> int:
-    """Runs tasks until the node says that it is enough; returns the exit code."""
+def run(session: Session, worker: str, node_inbox: str, environment: str) -> int:
+    """Runs tasks until the node says that it is enough; returns the exit code. ``node_inbox``: the node's right now."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the driver
     faulthandler.enable()
     with suppress(OSError):  # not everywhere allowed
@@ -38,7 +38,7 @@ def run(session: Session, worker: str, environment: str) -> int:
         is_set_up = False
     random.seed()
     np.random.seed()
-    backend = WorkerBackend(session, worker)
+    backend = WorkerBackend(session, worker, node_inbox)
     backend.environment = environment
     backend.is_set_up = is_set_up
     sys.stdout = _PrintStream(backend, "stdout")

@@ -106,7 +106,7 @@ def test_ctrl_c_inside_get_leaves_the_engine_in_order(tmp_path):
         driver.leaves_nothing()
 
 
-@pytest.mark.parametrize("victim", ["daemon", "zygote", "supervisor"])
+@pytest.mark.parametrize("victim", ["zygote", "supervisor"])
 @pytest.mark.parametrize("waiting", ["get", "future", "nothing"])
 def test_an_engine_process_that_is_killed(tmp_path, victim, waiting):
     """One clear error that names what died, no hang; then everything is gone and a new engine can start."""

@@ -3,7 +3,6 @@
 import time
 from contextlib import ExitStack
 
-import msgspec
 import pytest
 from test_mailbox import DEADLINE, LONG, SHORT, boxes, numbers, session, text
 from waiting import start_engine, wait_for
@@ -40,10 +39,21 @@ class Node:
                         asked.append(message.frame)
         return texts, asked
 
+    def report(self):
+        """The messages of the first frame, which is outside of the order."""
+        deadline = time.monotonic() + DEADLINE
+        while not self.box.frames:
+            assert time.monotonic() < deadline, "no report came"
+            self.box.wait(0.1)
+            self.box.receive()
+        frame = self.box.frames.popleft()
+        assert frame.number == m.UNNUMBERED
+        return frame.messages
+
 
 def test_what_a_receiver_took_with_it_goes_to_its_successor_in_order(boxes):
     sender = boxes.open("a")
-    kept = sender.keep("node")
+    kept = sender.keep("node", "node")
     with ExitStack() as first:
         node = Node(boxes, first)
         for i in range(40):
@@ -52,10 +62,13 @@ def test_what_a_receiver_took_with_it_goes_to_its_successor_in_order(boxes):
         kept.acknowledged(5)  # of what it had read some was not safe, the rest it had not even read
     with ExitStack() as second:
         successor = Node(boxes, second, "node-1")
-        for messages in sender.moved("node", "node-1"):
-            sender.send("node", messages)
+        successor.box.hold_back("a")
+        sender.moved("node", "node-1", lambda *frames: m.Report("worker", 1, *frames, []))
         sender.send("node", [text(40, SHORT)])
-        assert successor.read(35)[0] == list(range(6, 41))
+        (report,) = successor.report()
+        assert (report.first, report.next) == (6, 40)
+        successor.box.begin_at("a", 8)  # two more were safe, and not acknowledged
+        assert successor.read(33)[0] == list(range(8, 41))
     assert len(kept) == 35
 
 
@@ -74,7 +87,7 @@ def test_frames_that_come_twice_are_handed_over_once(boxes):
 @pytest.mark.parametrize(("size", "most"), [(10, FRAMES_PER_ASKING), (BYTES_PER_ASKING // 4, 4)])
 def test_acknowledgement_is_asked_for_now_and_then(boxes, size, most):
     sender = boxes.open("a")
-    sender.keep("node")
+    sender.keep("node", "node")
     with ExitStack() as stack:
         node = Node(boxes, stack)
         for i in range(3 * most + 1):
@@ -92,63 +105,11 @@ def mark(folder, name):
     return name
 
 
-@engine.remote
-def until_there(path):
-    while not path.exists():
-        pass
-
-
 @pytest.fixture
 def started(no_leaks):
     start_engine(num_cpus=2)
     yield api.current_backend()
     engine.shutdown()
-
-
-def sent_specs(backend) -> list[msgspec.Raw]:
-    """Of all tasks that the node has not acknowledged."""
-    return [
-        raw for _, messages in backend.endpoint.unacknowledged._frames
-        for message in messages if isinstance(message, m.Submit) for raw in message.items
-    ]
-
-
-def test_tasks_that_are_sent_again_run_once(started, tmp_path):
-    """Those that have ended, run, and wait; as if the node had been replaced after it had handled their frames."""
-    gate = tmp_path / "gate"
-    ended = [mark.remote(tmp_path, f"ended{i}") for i in range(3)]
-    assert engine.get(ended) == [f"ended{i}" for i in range(3)]
-    running = until_there.remote(gate)
-    waiting = [mark.remote(tmp_path, f"waiting{i}") for i in range(20)]
-    after = mark.remote(tmp_path, running and "after")
-    started.endpoint.flush()
-    specs = sent_specs(started)
-    assert len(specs) == 25
-    for _ in range(2):
-        started.post_node(m.Resubmit(list(specs)))
-        started.endpoint.flush()
-    gate.touch()
-    assert engine.get([*waiting, after]) == [f"waiting{i}" for i in range(20)] + ["after"]
-    engine.get(running)
-    wait_for(lambda: started.census()["tasks"] == 0, "all tasks end")
-    marks = {path.name: path.read_text() for path in tmp_path.iterdir() if path != gate}
-    assert marks == dict.fromkeys([*engine.get(ended), *engine.get(waiting), "after"], "x")
-    assert not started.unfinished.tasks()
-
-
-def test_a_task_whose_first_frame_was_lost_runs(started, tmp_path):
-    """The node has never seen it."""
-    real = started.endpoint._mail.send
-    lost = []
-    started.endpoint._mail.send = lambda peer, messages: lost.append((peer, messages))
-    try:
-        ref = mark.remote(tmp_path, "lost")
-        started.endpoint.flush()
-    finally:
-        started.endpoint._mail.send = real
-    for peer, messages in lost:
-        real(peer, [m.Resubmit(message.items) if isinstance(message, m.Submit) else message for message in messages])
-    assert engine.get(ref) == "lost"
 
 
 def test_what_is_kept_is_bounded(started, tmp_path):

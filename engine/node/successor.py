@@ -1,0 +1,233 @@
+"""How a node takes the place of one that was killed: the rim around ``resume.py`` and ``journal.py``.
+
+It asks every process that the last node knew for a report. Until all have answered, nothing but their reports is
+handled and what else comes is kept; then everything is put in its place at once, what was kept is handled, and the
+node goes on like any other. Calls between actors and their callers do not pass the node and notice nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .. import messages as m
+from .actors import ALIVE, DEAD, PENDING
+from .leases import Held
+from .payload import Payload
+from .resume import Part, RollCall, Standing, standing
+from .scheduler import Task
+
+if TYPE_CHECKING:
+    from ..mailbox import Mailbox
+    from .daemon import Daemon
+    from .pool import Process
+
+STALE = (m.Hello, m.Blocked, m.Unblocked, m.Returned, m.Resolve, m.WatchActor, m.FindActor, m.Reconcile, m.Ask)
+"""What a report says better, or its sender asks again."""
+
+
+class Successor:
+    """See the module's essay."""
+
+    def __init__(self, node: Daemon, mail: Mailbox[m.NodeFrame], inbox: str, incarnation: int) -> None:
+        self._node = node
+        self._mail = mail
+        self._inbox = inbox
+        self._incarnation = incarnation
+        self._kept: list[m.NodeFrame] = []
+        self._ends: list[tuple[Process, int]] = []
+        self._attempts = node.journal.attempts()
+
+    def take_over(self) -> None:
+        node = self._node
+        rows = node.journal.processes()
+        marks = node.journal.marks()
+        node.ended = {process for process, row in rows.items() if row.ended}
+        node.journal.restore_directory(node.ended)
+        node.journal.restore_actors(self._creation)
+        for actor in node.actors.table.all():
+            node.recovery.resumed(actor)
+        known = {p: row.pid for p, row in rows.items() if row.role == "worker" and not row.ended}
+        self._ends = node.pool.take_over(known)
+        calls = RollCall({node.session.driver, *(known.keys() & node.pool.processes.keys())})
+        resume = m.Resume(self._inbox, self._incarnation, list(node.pool.processes))
+        for process in (node.session.driver, *node.pool.processes):
+            self._mail.hold_back(process)
+            self._mail.send(process, [resume])
+        while not calls.complete(self._mail.arrived, lambda process: process not in node.pool.processes):
+            self._listen(calls, marks)
+        self._put_in_place(calls.reports)
+        self._go_on(calls.reports)
+
+    def _creation(self, request: m.CreateActor) -> Task:
+        spec = m.decode_spec(request.spec)
+        task = Task(spec.task, spec.function, spec.demand, exclusive=True, payload=Payload(spec, request.spec))
+        task.environment = spec.environment
+        task.attempt, task.crashes = self._attempts.get(spec.task, (0, 0))
+        return task
+
+    def _listen(self, calls: RollCall, marks: dict[str, int]) -> None:
+        node, mail = self._node, self._mail
+        mail.wait(None)
+        if node.pool.fileno() in mail.receive():
+            for process, status in node.pool.poll():
+                self._ends.append((process, status))
+                mail.end_of(process.id)
+                calls.ended(process.id)
+        while mail.frames:
+            frame = mail.frames.popleft()
+            if frame.number != m.UNNUMBERED:
+                if frame.number >= marks.get(frame.sender, 0):  # of one that died without a report all come
+                    self._kept.append(frame)
+                continue
+            (report,) = frame.messages
+            assert isinstance(report, m.Report)
+            if frame.sender not in calls.reports:
+                calls.heard(frame.sender, report)
+                mail.begin_at(frame.sender, max(report.first, marks.get(frame.sender, 0)))
+
+    # ------------------------------------------------------------ everything in its place
+
+    def _put_in_place(self, reports: dict[str, m.Report]) -> None:
+        node = self._node
+        node.roles = {process.id: "worker" for process, _ in self._ends}  # their ends will be told
+        node.roles.update({process: report.role for process, report in reports.items()})
+        for process, report in reports.items():
+            node.journal.joined(process, report.role, report.pid)
+        died_in = {process.id: node.pool.last_started(process.id) for process, _ in self._ends}
+        result = standing(reports, self._finished(reports), died_in, self._spec, self._has_ended)
+        for worker, parts in result.held.items():
+            if worker in died_in or node.roles[worker] == "worker":
+                self._put_worker(worker, reports.get(worker), parts)
+        for task_id in result.lost:
+            self._recorded(task_id)
+        self._adopt(result)
+        for task_id in result.lost:
+            task = node.tasks.tasks[task_id]
+            if not task.payload.spec.deps or node.tasks.arguments_there(task):
+                node.tasks.enqueue(task)
+        for owner, task_id in result.untold:
+            outcome = node.store.outcome(task_id)
+            assert outcome is not None
+            node.post(owner, m.Results([outcome]))
+        self._put_actors(reports)
+
+    def _finished(self, reports: dict[str, m.Report]) -> dict[str, list[tuple[bytes, int]]]:
+        """What the workers' frames that are on their way say."""
+        finished: dict[str, list[tuple[bytes, int]]] = {}
+        for frame in self._kept:
+            report = reports.get(frame.sender)
+            if report is None or frame.number >= report.next:
+                continue
+            for message in frame.messages:
+                raws = [message.outcome] if isinstance(message, m.ActorStarted) else []
+                if isinstance(message, m.Done):
+                    raws = message.items
+                for raw in raws:
+                    outcome = m.decode_outcome(raw)
+                    finished.setdefault(frame.sender, []).append((outcome.task, outcome.attempt))
+        return finished
+
+    def _spec(self, task_id: bytes) -> m.Spec | None:
+        """Of a task; calls are their actors' matter."""
+        raw = self._node.store.spec(task_id)
+        spec = None if raw is None else m.decode_spec(raw)
+        return None if spec is None or spec.kind == m.CALL else spec
+
+    def _has_ended(self, task_id: bytes) -> bool:
+        return not self._node.actors.table.is_living(task_id) and self._node.store.outcome(task_id) is not None
+
+    def _recorded(self, task_id: bytes, part: Part | None = None) -> Task:
+        """The task of a spec that was recorded, among those that have not ended."""
+        tasks = self._node.tasks.tasks
+        task = tasks.get(task_id)
+        if task is not None:
+            return task
+        actor = self._node.actors.table.get(task_id)
+        if actor is not None:
+            task = actor.creation
+        else:
+            raw = part.raw if part is not None and part.raw is not None else self._node.store.spec(task_id)
+            assert raw is not None  # no task is handed out before its spec is committed
+            spec = m.decode_spec(raw)
+            task = Task(spec.task, spec.function, spec.demand, spec.prefer, payload=Payload(spec, raw))
+            if spec.environment:
+                task.environment = spec.environment
+            task.attempt, task.crashes = self._attempts.get(task_id, (0, 0))
+        if part is not None:
+            task.attempt = max(task.attempt, part.attempt)
+            for dep in part.resolved:
+                assert dep.value is not None
+                self._node.objects.directory.resolve_now(task, dep, dep.value)
+        tasks[task_id] = task
+        return task
+
+    def _put_worker(self, worker: str, report: m.Report | None, parts: list[Part]) -> None:
+        node = self._node
+        held = []
+        for part in parts:
+            task = self._recorded(part.task, part)
+            held.append(Held(task, part.begun, part.blocked))
+        for part, place in zip(parts, held, strict=True):
+            place.awaits = node.tasks.awaited(part.awaits)
+        if report is None:
+            node.scheduler.resumed(worker, "", held, [], True)
+            return
+        devices = [node.session.gpus.index(name) for name in report.gpus]
+        node.scheduler.resumed(worker, report.environment, held, devices, report.used)
+        process = node.pool.processes.get(worker)
+        if process is not None:
+            process.ready = True
+            process.environment = report.environment
+
+    def _adopt(self, result: Standing) -> None:
+        for owner, task_id in result.adopted:
+            payload = self._node.tasks.tasks[task_id].payload
+            payload.spec.owner = owner
+            payload.raw = msgspec.Raw(m.encode(payload.spec))
+            payload.adopted = True
+
+    def _put_actors(self, reports: dict[str, m.Report]) -> None:
+        node = self._node
+        for actor in node.actors.table.all():
+            if actor.state == ALIVE:
+                node.tasks.tasks.pop(actor.id, None)
+                node.scheduler.became_actor(actor.worker)
+                if actor.farewell and actor.worker in node.pool.processes:
+                    node.dismiss(actor.worker)
+            elif actor.state == PENDING and actor.id not in node.tasks.tasks:
+                task = node.tasks.tasks[actor.id] = actor.creation
+                if not task.payload.spec.deps or node.tasks.arguments_there(task):
+                    node.tasks.enqueue(task)
+        for worker, report in reports.items():
+            for running in report.running[:1]:
+                hosted = node.actors.table.get(m.decode_spec(running.task.spec).task)
+                if hosted is not None and hosted.state == DEAD:  # it was to be killed
+                    node.pool.kill(worker)
+
+    # ------------------------------------------------------------ and on
+
+    def _go_on(self, reports: dict[str, m.Report]) -> None:
+        node = self._node
+        node.store.add_event("node restarted", self._inbox)
+        self._remove_sockets()
+        for frame in self._kept:
+            report = reports.get(frame.sender)
+            node.tasks.repeated = report is None or frame.number < report.next
+            if node.tasks.repeated:
+                frame.messages = [message for message in frame.messages if not isinstance(message, STALE)]
+            node.handle(frame)
+        node.tasks.repeated = False
+        self._kept = []
+        for process, status in self._ends:
+            node.worker_ended(process, status)
+
+    def _remove_sockets(self) -> None:
+        """Of earlier nodes."""
+        folder = Path(self._node.session.folder)
+        for kind in ("sock", "lane"):
+            for path in (folder / f"{m.NODE}.{kind}", *folder.glob(f"{m.NODE}.*.{kind}")):
+                if path.stem != self._inbox:
+                    path.unlink(missing_ok=True)
