@@ -1,0 +1,110 @@
+"""Who has what when a node is started anew, out of reports: decisions only, no process."""
+
+import msgspec
+
+from rlflow.engine import messages as m
+from rlflow.engine.messages import Assignment, Report, Running
+from rlflow.engine.node.resume import RollCall, standing
+
+
+def task(name):
+    return name.encode().ljust(14, b".")
+
+
+def spec(name, owner="driver"):
+    return m.Spec(task(name), m.TASK, b"f", owner, None, [], [], 1, {"CPU": 1}, 3, name, "", 0, 0.0)
+
+
+def assignment(name, attempt=0):
+    return Assignment(msgspec.Raw(m.encode(spec(name))), attempt, [])
+
+
+def report(unfinished=(), running=(), queued=(), role="worker", following=0):
+    return Report(role, 1, 0, following, [task(name) for name in unfinished], list(running), list(queued))
+
+
+def put_together(reports, recorded=(), ended=(), finished=None, died_in=None, owners=None):
+    specs = {task(name): spec(name, (owners or {}).get(name, "driver")) for name in recorded}
+    done = {task(name) for name in ended}
+    return standing(reports, finished or {}, died_in or {}, specs.get, lambda task_id: task_id in done)
+
+
+def names(parts):
+    return [part.task.rstrip(b".").decode() for part in parts]
+
+
+def test_what_a_worker_has_stays_there():
+    result = put_together({
+        "driver": report(["runs", "queued", "lost"], role="driver"),
+        "w1": report(running=[Running(assignment("runs"))], queued=[assignment("queued")]),
+    }, recorded=["runs", "queued", "lost"])
+    assert names(result.held["w1"]) == ["runs", "queued"]
+    assert [part.begun for part in result.held["w1"]] == [True, False]
+    assert result.lost == [task("lost")]
+    assert not result.untold and not result.adopted
+
+
+def test_what_has_ended_is_told_again_and_not_run():
+    result = put_together(
+        {"driver": report(["ended"], role="driver"), "w1": report(queued=[assignment("ended")])},
+        recorded=["ended"], ended=["ended"],
+    )
+    assert result.untold == [("driver", task("ended"))]
+    assert not result.lost and not result.held["w1"]
+
+
+def test_what_was_never_recorded_comes_with_the_frames_of_its_owner():
+    assert not put_together({"driver": report(["unheard of"], role="driver")}).lost
+
+
+def test_a_report_on_its_way_is_as_good_as_the_task():
+    result = put_together(
+        {"driver": report(["done"], role="driver"), "w1": report()}, recorded=["done"],
+        finished={"w1": [(task("done"), 2)]},
+    )
+    assert [(part.task, part.attempt) for part in result.held["w1"]] == [(task("done"), 2)]
+    assert not result.lost
+
+
+def test_the_latest_attempt_counts():
+    result = put_together({
+        "driver": report(["twice"], role="driver"),
+        "w1": report(running=[Running(assignment("twice", 0))]),
+        "w2": report(running=[Running(assignment("twice", 1))]),
+    }, recorded=["twice"])
+    assert not result.held["w1"]
+    assert names(result.held["w2"]) == ["twice"]
+
+
+def test_a_dead_worker_has_the_task_that_it_was_in():
+    result = put_together(
+        {"driver": report(["runs", "queued"], role="driver")}, recorded=["runs", "queued"], died_in={"w1": task("runs")}
+    )
+    assert names(result.held["w1"]) == ["runs"]
+    assert result.lost == [task("queued")]
+
+
+def test_tasks_of_a_parent_that_runs_again_have_a_new_owner():
+    result = put_together(
+        {"w2": report(["child", "other"]), "w1": report(running=[Running(assignment("child"))])},
+        recorded=["child", "other"], owners={"child": "w0", "other": "w0"},
+    )
+    assert sorted(result.adopted) == [("w2", task("child")), ("w2", task("other"))]
+    assert result.lost == [task("other")]
+
+
+def test_the_roll_is_called_until_all_have_reported_or_ended_and_their_older_frames_are_there():
+    calls = RollCall(["driver", "w1", "w2"])
+    arrived = {"driver": 3, "w1": 0}
+
+    def complete(gone=()):
+        return calls.complete(arrived.__getitem__, lambda process: process in gone)
+
+    calls.heard("driver", report(following=3, role="driver"))
+    calls.heard("w1", report(following=2))
+    assert calls.missing() == ["w2"] and not complete()
+    calls.ended("w2")
+    assert not complete()  # older frames of w1 are on their way
+    assert complete(gone={"w1"})  # and will not come
+    arrived["w1"] = 2
+    assert complete()
