@@ -5,6 +5,7 @@ The decisions are in the actor table, without I/O; this is the table's clerk, be
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
     from .daemon import Daemon
 
 
+INTRODUCTIONS = 100
+"""Answers to :class:`FindActor` that are remembered."""
+
+
 class ActorDesk:
     """See the module's essay."""
 
     def __init__(self, node: Daemon) -> None:
         self._node = node
         self.table = ActorTable()
+        self._introduced: deque[tuple[str, int]] = deque(maxlen=INTRODUCTIONS)
 
     def on_create_actor(self, sender: str, request: m.CreateActor) -> None:
         spec = m.decode_spec(request.spec)
@@ -74,7 +80,10 @@ class ActorDesk:
 
     def _introduce(self, sender: str, token: int, actor: Actor, created: bool) -> None:
         """A handle for ``sender``, held from here on so that the actor cannot vanish on the way."""
-        self._node.objects.directory.hold(handle_id(actor.id), sender.encode(), 1)
+        asked = (sender, token)
+        if asked not in self._introduced:  # it asks again when it thinks that the answer was lost
+            self._introduced.append(asked)
+            self._node.objects.directory.hold(handle_id(actor.id), sender.encode(), 1)
         request = actor.request
         self._node.post(sender, m.ActorFound(
             token, actor.id, request.class_name, request.methods, request.max_pending_calls, created, ""
