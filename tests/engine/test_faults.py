@@ -119,6 +119,7 @@ def test_the_daemon_is_killed_as_it_hands_out_tasks():
         assert not engine.wait([lost], timeout=0)[0]
         wait_for(lambda: is_gone(daemon), "the daemon dies")
         assert faults.happened() == [1]
+        assert engine.get(lost) == 4  # from the next one
 
 
 def test_an_engine_started_afterwards_has_none():
