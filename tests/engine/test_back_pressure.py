@@ -59,7 +59,7 @@ def test_submission_waits_past_the_number_of_unfinished_tasks(started, monkeypat
     for i in range(3000):
         echo.remote(i)
         most = max(most, len(started.unfinished.tasks()))
-    assert 0 < most <= 300 + 128  # less than a batch, when the background thread was quicker
+    assert 0 < most <= 300 + 2 * 128  # the background thread may have sent a part of a batch
     wait_for(lambda: not (started.census()["tasks"] or started.unfinished.tasks()), "all tasks end")
 
 
@@ -72,14 +72,14 @@ def test_submission_waits_past_the_bytes_of_unfinished_calls(started, monkeypatc
     for _ in range(1000):
         refs.append(sleeper.nap.remote(payload))
         most = max(most, started.unfinished._bytes)
-    assert most <= 200_000 + 129 * 5500
+    assert most <= 200_000 + 2 * 129 * 5500
     assert engine.get(refs[-1]) == 1000
     assert started.unfinished._bytes == 0 and not started.unfinished.tasks()
 
 
 def test_a_task_that_waits_for_room_gives_its_cpu_to_what_it_submitted(started):
     most, ended = engine.get(submits.remote(1500, bytes(10)))
-    assert ended == 1500 and 0 < most <= 300 + 128
+    assert ended == 1500 and 0 < most <= 300 + 2 * 128
 
 
 def test_results_nobody_waits_for_are_taken_in_as_more_is_submitted(started):
