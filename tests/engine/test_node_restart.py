@@ -21,10 +21,12 @@ CHAOS_SECONDS = 5.0
 @pytest.fixture(autouse=True)
 def engine_of_two():
     start_engine()
-    yield
-    if not api.current_backend().failure:
-        wait_for(nothing_is_left, "nothing is left")
-    engine.shutdown()
+    try:
+        yield
+        if not api.current_backend().failure:
+            wait_for(nothing_is_left, "nothing is left")
+    finally:
+        engine.shutdown()  # whatever happened: the next test starts an engine of its own
 
 
 @engine.remote

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 
@@ -63,4 +64,8 @@ def daemon_and_zygote(supervisor: int) -> tuple[int, int]:
 
 def _open_files(pid: int) -> list[str]:
     folder = f"/proc/{pid}/fd"
-    return [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
+    found = []
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):  # closed in this moment
+            found.append(os.readlink(f"{folder}/{name}"))
+    return found
