@@ -188,7 +188,12 @@ def daemon_zygote_pid():
     import psutil
 
     parent = psutil.Process(supervisor())
-    return next(child.pid for child in parent.children() if child.status() == psutil.STATUS_STOPPED)
+
+    def stopped():
+        return [child.pid for child in parent.children() if child.status() == psutil.STATUS_STOPPED]
+
+    wait_for(stopped, "the zygote has heard that it is to stop")
+    return stopped()[0]
 
 
 def test_restart_during_the_creation_of_an_actor(tmp_path):
