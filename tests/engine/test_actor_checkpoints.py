@@ -6,34 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from crashing import die_at_first, note, noted
+from module_engine import no_leaks, nothing_kept, shared_engine  # noqa: F401
 from recovering import Ledger, actor_id, events, kill, replayed
-from waiting import all_resources_free, start_engine, wait_for
+from waiting import all_resources_free, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine.exceptions import ActorDiedError
-from rlflow.engine.testing import leak_check
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_leaks():
-    """One check for all tests here, since they share an engine whose workers come and go."""
-    with leak_check():
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_engine(no_leaks):
-    start_engine()
-    yield
-    engine.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept():
-    """After every test the engine has all its resources again, and no object, task or actor is alive."""
-    with leak_check(running_engine=True):
-        yield
 
 
 def files():

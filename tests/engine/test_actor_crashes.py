@@ -7,33 +7,12 @@ import time
 import psutil
 import pytest
 from crashing import DEATHS, REASONS, die_at_first, note, noted
-from waiting import daemon_and_zygote, is_gone, start_engine, wait_for
+from module_engine import no_leaks, nothing_kept, shared_engine  # noqa: F401
+from waiting import daemon_and_zygote, is_gone, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine.exceptions import ActorDiedError, ActorUnavailableError, TaskError
-from rlflow.engine.testing import leak_check
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_leaks():
-    """One check for all tests here, since they share an engine whose workers come and go."""
-    with leak_check():
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_engine(no_leaks):
-    start_engine()
-    yield
-    engine.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept():
-    """After every test the engine has all its resources again, and no object, task or actor is alive."""
-    with leak_check(running_engine=True):
-        yield
 
 
 @engine.remote

@@ -6,33 +6,11 @@ import signal
 import numpy as np
 import pytest
 from crashing import DEATHS, REASONS, crash, die_at_first, note, noted, noting
-from waiting import start_engine, wait_for
+from module_engine import no_leaks, nothing_kept, shared_engine  # noqa: F401
+from waiting import wait_for
 
 from rlflow import engine
 from rlflow.engine.exceptions import WorkerCrashedError
-from rlflow.engine.testing import leak_check
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_leaks():
-    """One check for all tests here, since they share an engine whose workers come and go."""
-    with leak_check():
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_engine(no_leaks):
-    start_engine()
-    yield
-    engine.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept():
-    """After every test the engine has all its resources again, and no object, task or actor is alive."""
-    with leak_check(running_engine=True):
-        yield
-
 
 # --- one task ---
 
