@@ -44,7 +44,7 @@ class Counter:
 def settle() -> None:
     """Waits until everything that was submitted has ended: only then memory can be compared."""
     deadline = time.monotonic() + SETTLE_SECONDS
-    while api.current_backend().census()["tasks"] and time.monotonic() < deadline:
+    while api.current_backend().questions.census()["tasks"] and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
@@ -84,7 +84,7 @@ def look(done: int, began: float) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 1),
         "memory_mb": {name: round(memory(process), 1) for name, process in engine_processes().items()},
         "store_mb": round(store_bytes() / MB, 1),
-        "census": {name: count for name, count in api.current_backend().census().items() if count},
+        "census": {name: count for name, count in api.current_backend().questions.census().items() if count},
         "all_resources_free": engine.available_resources() == engine.cluster_resources(),
     }
 

@@ -16,7 +16,8 @@ from .exceptions import StartupError
 from .ids import new_scope
 from .interrupts import guard_ctrl_c
 from .options import UNITS, machine_resources
-from .runtime.process import ProcessBackend, TaskScope
+from .runtime.process import ProcessBackend
+from .runtime.scope import TaskScope
 from .session import MARK, Session, create_session, kill_survivors, remove_session
 from .timeline import trace_events
 

@@ -133,7 +133,7 @@ class ActorCalls:
                     entry = objects.entries[dep.object_id]  # alive: the call pins it
                     if entry.value is None:
                         ref = next(ref for ref in call.pins if ref.binary() == dep.object_id)
-                        self._process._ask_for((ref,), [entry])
+                        self._process.ask_for((ref,), [entry])
                         objects.when_ready(dep.object_id, lambda: self._advance(callee))
                         return
                     dep.value = entry.value

@@ -24,6 +24,9 @@ class Packed(NamedTuple):
     """Refs to keep until the task's reply says what the worker retained."""
 
 
+NOTHING = Packed(None, [], [], [])
+
+
 def pack_arguments(process: ProcessBackend, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
     """Pickles ``args`` and ``kwargs``; raises SerializationError that names the part that failed."""
     deps: list[m.Dep] = []

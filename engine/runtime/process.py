@@ -6,76 +6,41 @@ to :meth:`ProcessBackend._handle`. See ``endpoint.py`` for who leads, ``objects.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from contextvars import ContextVar
-from itertools import count
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from .. import messages as m
-from ..backend import ActorInfo
 from ..context import RuntimeContext
 from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError, UnsupportedError
 from ..functions import Exported
-from ..ids import child_scope, handle_id, object_id, task_id, task_of
-from ..options import UNITS, ActorOptions, NearObject, TaskOptions, demand
+from ..ids import object_id, task_of
+from ..options import UNITS, NearObject, TaskOptions
 from ..refs import ObjectRef
 from ..runtime_env import merged
 from ..serialization import dumps
 from ..session import Session
-from .actor_calls import CALLS_PER_BATCH, ActorCalls, PendingCall
-from .arguments import Packed, pack_arguments
-from .awaiting import LoopBridges, settle
+from .actor_calls import ActorCalls
+from .arguments import NOTHING, pack_arguments
 from .endpoint import LINGER_MS, Endpoint
+from .futures import Futures
+from .handles import ActorHandles
 from .objects import Entry, ObjectTable
+from .questions import Questions
 from .reconciliation import Reconciliation
 from .resuming import Resuming
+from .scope import TaskScope, current_scope
 from .storage import Storage
 from .unfinished import Unfinished
 
 SPECS_PER_BATCH = 128
 FEW = 8
 log = logging.getLogger("rlflow.engine")
-
-
-class TaskScope:
-    """The program that submits right now: the driver, or the task that a worker runs."""
-
-    __slots__ = ("_name", "actor", "adopted", "attempt", "indices", "spec", "task")
-
-    def __init__(
-        self, task: bytes | None, actor: bytes | None, attempt: int, name: bytes | None = None,
-        spec: m.Spec | None = None,
-    ) -> None:
-        self.spec = spec
-        self.task = task
-        self.actor = actor
-        self.attempt = attempt
-        self.indices = count()
-        self.adopted: set[bytes] = set()
-        self._name = name
-
-    @property
-    def has_submitted(self) -> bool:
-        """Whether a task has submitted or put anything (a driver's scope has its name from the beginning)."""
-        return self._name is not None
-
-    def next_task(self) -> bytes:
-        if self._name is None:
-            assert self.task is not None
-            self._name = child_scope(self.task)
-        return task_id(self._name, next(self.indices))
-
-
-current_scope: ContextVar[TaskScope | None] = ContextVar("current_scope", default=None)
-"""In actors that run several calls at a time: the one that this thread or coroutine runs."""
 
 
 class ProcessBackend:
@@ -102,22 +67,28 @@ class ProcessBackend:
         self.endpoint.before_flush = self.objects.drain
         self.storage = Storage(session, process, self.objects, self.endpoint, self.post_node)
         self.calls = ActorCalls(self)
+        self.questions = Questions(self)
+        futures = Futures(self)
+        self.future = futures.future
+        self.awaitable = futures.awaitable
+        handles = ActorHandles(self)
+        self.create_actor = handles.create_actor
+        self.get_actor = handles.get_actor
+        self.submit_call = handles.submit_call
+        self.current_actor = handles.current_actor
+        self.kill_actor = handles.kill_actor
         self.objects.on_handle_gone = self.calls.forget
         self.reconciliation = Reconciliation(self.post_node)
         self.resuming = Resuming(self)
         self.report_work: Callable[[m.Report], None] = lambda report: None
         """Adds to the report for a new node what this process is doing."""
         self.unfinished = Unfinished()
-        self._calls = 0
         self.actor_class: type | None = None
         """Of the actor that this process is."""
         self.welcome = False
         self.failure: str = ""
         self._functions: set[bytes] = set()
         self._pins: dict[bytes, list[ObjectRef]] = {}
-        self._answers: dict[int, Any] = {}
-        self._tokens = count(1)
-        self._bridges = LoopBridges()
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Results: self._on_results,
             m.Resolved: lambda _, message: self.objects.arrived(message.object_id, message.value),
@@ -125,8 +96,8 @@ class ProcessBackend:
             m.Ping: lambda *_: self.post_node(m.Pong()),
             m.Publish: lambda _, message: self.objects.publish(message.object_id),
             m.ActorState: lambda _, message: self.calls.on_state(message),
-            m.ActorFound: lambda _, message: self._answers.__setitem__(message.token, message),
-            m.Answer: lambda _, message: self._answers.__setitem__(message.token, message.payload),
+            m.ActorFound: lambda _, message: self.questions.answered(message.token, message),
+            m.Answer: lambda _, message: self.questions.answered(message.token, message.payload),
             m.FreeBlocks: lambda _, message: self.storage.free(message.blocks),
             m.GiveRoom: lambda *_: self.storage.arena.give_back(),
             m.WorkerDied: self._on_worker_died,
@@ -157,43 +128,43 @@ class ProcessBackend:
         self, function: Exported, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
     ) -> list[ObjectRef]:
         if function.id not in self._functions:
-            self._send_function(function)
+            self.send_function(function)
         scope = self.scope
         task = scope.next_task()
-        packed = pack_arguments(self, args, kwargs) if args or kwargs else _NOTHING
+        packed = pack_arguments(self, args, kwargs) if args or kwargs else NOTHING
         prefer = "" if options.scheduling_strategy is None else self._producer(options.scheduling_strategy)
         spec = m.Spec(
             task, m.TASK, function.id, self.process, packed.args, packed.deps, packed.nested, options.num_returns,
             options.demand, options.max_retries, options.name or function.name, prefer, scope.attempt, time.time(),
         )
         if options.runtime_env or self.environment:
-            spec.environment = self._environment_of(options.runtime_env)
+            spec.environment = self.environment_of(options.runtime_env)
         if options.retry_exceptions or options.max_calls:
             spec.retry_exceptions = options.pickled_retry_exceptions
             spec.max_calls = options.max_calls
         if packed.pins:
             self._pins[task] = packed.pins
-        refs = self._results_of(task, options.num_returns)
+        refs = self.results_of(task, options.num_returns)
         raw = m.encode(spec)
         self.unfinished.submitted(task, len(raw))
         if self.endpoint.batch(m.NODE, m.Submit, msgspec.Raw(raw)) >= SPECS_PER_BATCH:
             self.endpoint.flush()
-            self._wait_for_room()
+            self.wait_for_room()
         return refs
 
-    def _environment_of(self, own: str) -> str:
+    def environment_of(self, own: str) -> str:
         """Of what is submitted here: what it asks for, on top of this process's own."""
         session = self.session.runtime_env
         environment = merged(self.environment or session, own)
         return "" if environment == session else environment
 
-    def _results_of(self, task: bytes, num_returns: int) -> list[ObjectRef]:
+    def results_of(self, task: bytes, num_returns: int) -> list[ObjectRef]:
         own = self.objects.own
         if num_returns == 1:
             return [own(task + b"\0\0")]
         return [own(object_id(task, index)) for index in range(num_returns)]
 
-    def _send_function(self, function: Exported) -> None:
+    def send_function(self, function: Exported) -> None:
         self.endpoint.post(m.NODE, m.Function(function.id, function.name, function.blob))
         self._functions.add(function.id)
 
@@ -203,7 +174,7 @@ class ProcessBackend:
         entry = self.objects.entries.get(strategy.ref.binary())
         return "" if entry is None else entry.worker
 
-    def _wait_for_room(self) -> None:
+    def wait_for_room(self) -> None:
         """What has come is handled, and when too much is unfinished, some of it waited for (guarantee 5)."""
         self.endpoint.catch_up()
         if self.unfinished.too_much():
@@ -216,97 +187,6 @@ class ProcessBackend:
         task = task_of(ref.binary())
         if not self.calls.cancel(task, force, recursive):
             self.post_node(m.Cancel(task, force, recursive))
-        self.endpoint.flush()
-
-    # ------------------------------------------------------------ actors
-
-    def create_actor(
-        self,
-        cls: Exported,
-        methods: Mapping[str, int],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: ActorOptions,
-    ) -> tuple[ActorInfo, ObjectRef]:
-        self._send_function(cls)
-        scope = self.scope
-        actor = scope.next_task()
-        packed = pack_arguments(self, args, kwargs) if args or kwargs else _NOTHING
-        spec = m.Spec(
-            actor, m.ACTOR, cls.id, self.process, packed.args, packed.deps, packed.nested, 1, demand(options), 0,
-            cls.name, "", scope.attempt, time.time(),
-        )
-        spec.environment = self._environment_of(options.runtime_env)
-        spec.actor_name = options.name
-        spec.max_concurrency = options.max_concurrency or 0
-        token = next(self._tokens)
-        namespace = options.namespace or self.session.namespace
-        handle = self.objects.own(handle_id(actor))
-        self.objects.entries[handle_id(actor)].tracked = True
-        request = m.CreateActor(
-            token, msgspec.Raw(m.encode(spec)), options.name, namespace, options.get_if_exists,
-            options.max_restarts, options.lifetime == "detached", cls.name, dict(methods), options.max_pending_calls,
-            options.max_task_retries, -1 if options.checkpoint_every is None else options.checkpoint_every,
-            options.replay,
-        )
-        if not options.name:
-            self.post_node(request)
-        else:
-            self.resuming.ask(token, request)
-            found: m.ActorFound = self._answer(token)
-            if not found.created:
-                self.objects.entries[handle_id(actor)].tracked = False  # never came to be
-                return self._found(found)
-        self.calls.created(actor, packed.pins)
-        return ActorInfo(actor, cls.name, dict(methods), options.max_pending_calls), handle
-
-    def _found(self, found: m.ActorFound) -> tuple[ActorInfo, ObjectRef]:
-        if found.error:
-            raise ValueError(found.error)
-        handle = handle_id(found.actor)
-        ref = self.objects.adopt(handle, register=False)
-        entry = self.objects.entries[handle]
-        if not entry.owned:
-            entry.registered += 1
-        else:
-            self.post_node(m.Hold(handle, self.process.encode(), -1))
-        return ActorInfo(found.actor, found.class_name, found.methods, found.max_pending_calls), ref
-
-    def get_actor(self, name: str, namespace: str | None) -> tuple[ActorInfo, ObjectRef]:
-        token = next(self._tokens)
-        self.resuming.ask(token, m.FindActor(token, name, namespace or self.session.namespace))
-        return self._found(self._answer(token))
-
-    def submit_call(
-        self, actor: ActorInfo, handle: ObjectRef, method: str, args: tuple[Any, ...], kwargs: dict[str, Any],
-        num_returns: int,
-    ) -> list[ObjectRef]:
-        if actor.max_pending_calls > 0:
-            self.calls.check_room(actor)
-        scope = self.scope
-        task = scope.next_task()
-        packed = pack_arguments(self, args, kwargs) if args or kwargs else _NOTHING
-        spec = m.Spec(
-            task, m.CALL, actor.actor_id, self.process, packed.args, packed.deps, packed.nested, num_returns, {}, 0,
-            actor.class_name, "", scope.attempt, time.time(), method,
-        )
-        refs = self._results_of(task, num_returns)
-        self.unfinished.submitted(task, 0 if packed.args is None else len(packed.args.data))
-        self.calls.submit(actor.actor_id, PendingCall(spec, [handle, *packed.pins]))
-        self._calls += 1
-        if not self._calls % CALLS_PER_BATCH:
-            self._wait_for_room()
-        return refs
-
-    def current_actor(self) -> tuple[type, bytes, ObjectRef] | None:
-        actor = self.scope.actor
-        if actor is None or self.actor_class is None:
-            return None
-        return self.actor_class, actor, self.adopt(handle_id(actor))
-
-    def kill_actor(self, actor: ActorInfo, no_restart: bool) -> None:
-        self.calls.watch(actor.actor_id).worker = ""  # later calls wait to hear what became of it
-        self.post_node(m.KillActor(actor.actor_id, no_restart))
         self.endpoint.flush()
 
     # ------------------------------------------------------------ objects
@@ -329,7 +209,7 @@ class ProcessBackend:
         return [self.storage.load(ref.binary(), entry.value) for ref, entry in zip(refs, entries, strict=True)]
 
     def _wait_for_all(self, refs: Sequence[ObjectRef], entries: list[Entry], timeout: float | None) -> bool:
-        self._ask_for(refs, entries)
+        self.ask_for(refs, entries)
         position = 0
 
         def ready() -> bool:
@@ -349,7 +229,7 @@ class ProcessBackend:
         ready = self._first_ready(refs, wanted)
         if len(ready) < wanted:
             entries = self.entries_of(refs)
-            self._ask_for(refs, entries)
+            self.ask_for(refs, entries)
             self.wait_until(lambda: sum(entry.value is not None for entry in entries) >= wanted, timeout, ())
             ready = self._first_ready(refs, wanted)
         pending = list(refs)
@@ -390,7 +270,7 @@ class ProcessBackend:
                 f"ObjectRef({error.args[0].hex()}) is unknown here: it was made before the last engine.shutdown()"
             ) from None
 
-    def _ask_for(self, refs: Sequence[ObjectRef], entries: list[Entry]) -> None:
+    def ask_for(self, refs: Sequence[ObjectRef], entries: list[Entry]) -> None:
         """Asks the node for borrowed objects; results of our own tasks come by themselves."""
         ids = []
         for ref, entry in zip(refs, entries, strict=True):
@@ -406,47 +286,6 @@ class ProcessBackend:
             return self.objects.adopt(oid, False, container)
         self.scope.adopted.add(oid)
         return self.objects.adopt(oid, register=not self.storage.unpickling.lent)
-
-    def future(self, ref: ObjectRef) -> Future[Any]:
-        future: Future[Any] = Future()
-        (entry,) = self.entries_of((ref,))
-
-        def arrived() -> None:
-            value, error = self._loaded(ref, entry)
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(value)
-
-        self._when_ready(ref, entry, arrived)
-        self.endpoint.flush()
-        return future
-
-    def awaitable(self, ref: ObjectRef) -> asyncio.Future[Any]:
-        """A future of the event loop that runs in this thread."""
-        loop = asyncio.get_running_loop()
-        bridge = self._bridges.of(loop)
-        future: asyncio.Future[Any] = loop.create_future()
-        (entry,) = self.entries_of((ref,))
-        self._when_ready(ref, entry, lambda: bridge.run(lambda: settle(future, *self._loaded(ref, entry))))
-        if not future.done():
-            bridge.soon(self.endpoint.flush)
-        return future
-
-    def _when_ready(self, ref: ObjectRef, entry: Entry, arrived: Callable[[], None]) -> None:
-        """Calls ``arrived`` once there is a value, or will never be one."""
-        self._ask_for((ref,), [entry])
-        self.objects.when_ready(ref.binary(), arrived)
-        if self.failure:
-            self.objects.give_up()
-
-    def _loaded(self, ref: ObjectRef, entry: Entry) -> tuple[Any, BaseException | None]:
-        if entry.value is None:
-            return None, EngineStateError(self.failure)
-        try:
-            return self.storage.load(ref.binary(), entry.value), None
-        except BaseException as error:
-            return None, error
 
     # ------------------------------------------------------------ messages
 
@@ -473,6 +312,10 @@ class ProcessBackend:
             if self.calls.in_flight:
                 self.calls.finished(task)
 
+    def pinned(self) -> int:
+        """Number of unfinished tasks whose arguments this process keeps."""
+        return len(self._pins)
+
     def peer_ended(self, peer: str) -> None:
         """A process is gone, and will send nothing more."""
         self.endpoint.ended(peer)
@@ -492,36 +335,13 @@ class ProcessBackend:
     def _engine_ended(self) -> None:
         self.failure = "the engine's daemon is gone; see the log it left"
 
-    # ------------------------------------------------------------ questions to the node
-
-    def _answer(self, token: int) -> Any:
-        self.wait_until(lambda: token in self._answers, None, ())
-        self.resuming.answered(token)
-        return self._answers.pop(token)
-
-    def _ask(self, what: str) -> dict[str, float]:
-        self.endpoint.flush()  # what was dropped before the question goes ahead of it
-        token = next(self._tokens)
-        self.resuming.ask(token, m.Ask(token, what))
-        answer: dict[str, float] = self._answer(token)
-        return answer
+    # ------------------------------------------------------------ what is known of the session
 
     def cluster_resources(self) -> dict[str, float]:
-        return self._ask("total")
+        return self.questions.amounts("total")
 
     def available_resources(self) -> dict[str, float]:
-        return self._ask("available")
-
-    def census(self) -> dict[str, float]:
-        """How much of what costs memory this process and the node know; all zero when nothing is in use."""
-        return {
-            "objects of the process": len(self.objects.entries),
-            "calls on their way": len(self.calls.in_flight),
-            "actors known to the process": len(self.calls),
-            "arguments held for tasks": len(self._pins),
-            "blocks of shared memory of the process": self.storage.arena.blocks(),
-            **self._ask("census"),
-        }
+        return self.questions.amounts("available")
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"NodeID": self.session.name, "Alive": True, "Resources": self.cluster_resources()}]
@@ -559,6 +379,3 @@ class ProcessBackend:
         self.objects.give_up()
         self.objects.clear()
         self.storage.close()
-
-
-_NOTHING = Packed(None, [], [], [])

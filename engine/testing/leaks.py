@@ -120,7 +120,7 @@ class _RunningEngine:
         """``below``: the processes below the supervisor by now."""
         if not api.is_initialized() or api.current_backend() is not self.backend:
             return ["the engine that ran before does not run any more"]
-        found = [f"{count:g} {what}" for what, count in self.backend.census().items() if count]
+        found = [f"{count:g} {what}" for what, count in self.backend.questions.census().items() if count]
         free, all_ = self.backend.available_resources(), self.backend.cluster_resources()
         if free != all_:
             found.append(f"resources in use: {free} of {all_} are free")

@@ -18,7 +18,7 @@ import msgspec
 
 from .. import messages as m
 from ..runtime.endpoint import Endpoint
-from ..runtime.process import current_scope
+from ..runtime.scope import current_scope
 from .attempt import REPORT_SECONDS, Attempt, node_first
 from .backend import WorkerBackend
 from .cancellation import Request

@@ -10,7 +10,7 @@ from ..exceptions import ActorDiedError, ActorExit
 from ..functions import split_returns
 from ..refs import ObjectRef
 from ..runtime.arguments import WHOLE
-from ..runtime.process import TaskScope
+from ..runtime.scope import TaskScope
 from ..serialization import NONE, dump_engine_error, dump_error, dumps, loads
 from .backend import WorkerBackend
 

@@ -13,7 +13,8 @@ from typing import Any
 from .. import messages as m
 from ..ids import TASK_BYTES, child_scope, task_of
 from ..refs import ObjectRef
-from ..runtime.process import ProcessBackend, TaskScope
+from ..runtime.process import ProcessBackend
+from ..runtime.scope import TaskScope
 from ..session import Session
 from .cancellation import Cancellation
 

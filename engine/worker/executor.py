@@ -29,7 +29,7 @@ from ..exceptions import EngineError
 from ..functions import LoadedFunctions, load
 from ..ids import TASK_BYTES
 from ..refs import ObjectRef
-from ..runtime.process import TaskScope, current_scope
+from ..runtime.scope import TaskScope, current_scope
 from .actor import ActorHost
 from .attempt import REPORT_SECONDS, Attempt, node_first
 from .backend import NO_TASK, WorkerBackend

@@ -30,7 +30,8 @@ from ..control_store import StoreReader, checkpoint_file, log_key
 from ..exceptions import SerializationError
 from ..ids import child_scope
 from ..refs import ObjectRef, capture_refs
-from ..runtime.process import ProcessBackend, TaskScope
+from ..runtime.process import ProcessBackend
+from ..runtime.scope import TaskScope
 from ..serialization import explain_pickling_failure
 
 

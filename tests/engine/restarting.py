@@ -46,4 +46,4 @@ def without_daemon() -> Iterator[None]:
 
 def nothing_is_left() -> bool:
     """Whether neither the driver nor the node knows any object, task or actor, and all resources are free."""
-    return all_resources_free() and not any(api.current_backend().census().values())
+    return all_resources_free() and not any(api.current_backend().questions.census().values())

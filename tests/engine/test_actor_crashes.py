@@ -230,5 +230,5 @@ def test_its_process_ends_while_its_last_handle_goes():
         wait_for(lambda: not psutil.pid_exists(pid), "the zygote has seen the end")
     finally:
         os.kill(daemon, signal.SIGCONT)
-    wait_for(lambda: not backend.census()["living actors"], "the actor is dead")
+    wait_for(lambda: not backend.questions.census()["living actors"], "the actor is dead")
     assert engine.get(Victim.remote().pid.remote()) != pid

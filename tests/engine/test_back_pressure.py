@@ -60,7 +60,7 @@ def test_submission_waits_past_the_number_of_unfinished_tasks(started, monkeypat
         echo.remote(i)
         most = max(most, len(started.unfinished.tasks()))
     assert 0 < most <= 300 + 2 * 128  # the background thread may have sent a part of a batch
-    wait_for(lambda: not (started.census()["tasks"] or started.unfinished.tasks()), "all tasks end")
+    wait_for(lambda: not (started.questions.census()["tasks"] or started.unfinished.tasks()), "all tasks end")
 
 
 def test_submission_waits_past_the_bytes_of_unfinished_calls(started, monkeypatch):
@@ -86,11 +86,11 @@ def test_results_nobody_waits_for_are_taken_in_as_more_is_submitted(started):
     """Or they would pile up in the mail of a program that never waits."""
     for _ in range(20_000):
         echo.remote(1)
-    wait_for(lambda: not started.census()["tasks"], "all tasks end")
+    wait_for(lambda: not started.questions.census()["tasks"], "all tasks end")
     for _ in range(10 * 128):  # each batch takes in what has come
         echo.remote(1)
     assert len(started.unfinished.tasks()) < 10_000
-    wait_for(lambda: not (started.census()["tasks"] or started.unfinished.tasks()), "all tasks end")
+    wait_for(lambda: not (started.questions.census()["tasks"] or started.unfinished.tasks()), "all tasks end")
 
 
 def test_tasks_queued_behind_a_long_one_move_on_though_the_node_is_busy(tmp_path):

@@ -63,12 +63,12 @@ def test_many_short_ones_leave_nothing(started, what):
     for _ in range(3):
         for _ in range(ROUND // 1000):
             use(call)
-        wait_for(lambda: not (started.unfinished.tasks() or started.census()["tasks"]), "all end")
+        wait_for(lambda: not (started.unfinished.tasks() or started.questions.census()["tasks"]), "all end")
         looks.append(memory())
     grown = {pid: looks[2][pid] - size for pid, size in looks[0].items() if pid in looks[2]}
     assert max(grown.values()) < SLACK, grown
     del counter, call
-    wait_for(lambda: not any(started.census().values()), "nothing is known of any of them")
+    wait_for(lambda: not any(started.questions.census().values()), "nothing is known of any of them")
 
 
 def test_many_actors_leave_nothing(started):
@@ -76,7 +76,9 @@ def test_many_actors_leave_nothing(started):
         counter = Counter.remote()
         assert engine.get(counter.add.remote()) == 1
         del counter
-    wait_for(lambda: not any(started.census().values()) and not started.calls._callees, "all of them are forgotten")
+    wait_for(
+        lambda: not any(started.questions.census().values()) and not started.calls._callees, "all of them are forgotten"
+    )
 
 
 def test_a_dead_actor_is_forgotten_with_its_last_handle():

@@ -48,7 +48,7 @@ def inline():
 
 def counted():
     gc.collect()
-    return len(api.current_backend()._objects)
+    return len(api.current_backend().objects)
 
 
 def test_a_task_runs_at_its_submit():

@@ -80,7 +80,7 @@ def shared_memory():
 def objects():
     """How many objects there are in shared memory."""
     gc.collect()
-    return api.current_backend().census()["objects in shared memory"]
+    return api.current_backend().questions.census()["objects in shared memory"]
 
 
 def wait_for_objects(count):
@@ -315,7 +315,7 @@ class RefKeeper:
 
 
 def tracked():
-    return api.current_backend().census()
+    return api.current_backend().questions.census()
 
 
 def test_refs_passed_on_to_grandchildren():
@@ -361,7 +361,7 @@ def test_errors_keep_no_arguments():
 
 def living():
     gc.collect()
-    return api.current_backend().census()["living actors"]
+    return api.current_backend().questions.census()["living actors"]
 
 
 def test_an_actor_ends_with_its_last_handle():

@@ -77,7 +77,7 @@ def test_the_tasks_of_a_stopped_owner_that_dies_end(started, tmp_path):
     _submitter, pid = stopped_submitter(tmp_path / "gate")
     wait_for(stalled, "its tasks are held back")
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: api.current_backend().census()["tasks"] == 0, "all its tasks end")
+    wait_for(lambda: api.current_backend().questions.census()["tasks"] == 0, "all its tasks end")
 
 
 def stopped_submitter(gate):
@@ -93,10 +93,10 @@ def stopped_submitter(gate):
 def stalled() -> bool:
     """Whether tasks wait though CPUs are free, and stay."""
     backend = api.current_backend()
-    before = backend.census()["tasks"]
+    before = backend.questions.census()["tasks"]
     time.sleep(0.05)
     free = engine.available_resources() == engine.cluster_resources()
-    return free and before > 0 and backend.census()["tasks"] == before
+    return free and before > 0 and backend.questions.census()["tasks"] == before
 
 
 # ---------------------------------------------------------------- the state machine
