@@ -265,6 +265,13 @@ class Resolve(Wire, tag="resolve"):
     ids: list[bytes]
 
 
+class Lost(Wire, tag="lost"):
+    """This address of an object leads nowhere: tell me another one (as :class:`Resolved`), or what became of it."""
+
+    object_id: bytes
+    value: Shm
+
+
 class Stored(Wire, tag="stored"):
     """A ``put`` that others may need: it is in shared memory, or its ref left the process."""
 
@@ -375,8 +382,9 @@ class Stop(Wire, tag="stop"):
 
 ToNode: TypeAlias = (
     Hello | Report | Function | Submit | WantAcknowledgement | Done | Logged | Ran | Checkpointed | Seen | Blocked
-    | Unblocked | Returned | Retiring | Cancel | Resolve | Stored | Escaped | Hold | Release | NeedRoom | CreateActor
-    | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | Print | Stop
+    | Unblocked | Returned | Retiring | Cancel | Resolve | Lost | Stored | Escaped | Hold | Release | NeedRoom
+    | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | Print
+    | Stop
 )
 
 

@@ -108,6 +108,7 @@ class Daemon:
             m.Retiring: self.tasks.on_retiring,
             m.Cancel: self.cancels.on_cancel,
             m.Resolve: self.objects.on_resolve,
+            m.Lost: self.objects.on_lost,
             m.Stored: self.objects.on_stored,
             m.Escaped: self.objects.on_escaped,
             m.Hold: self.objects.on_hold,

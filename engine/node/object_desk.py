@@ -36,6 +36,18 @@ class ObjectDesk:
             else:
                 self._node.post(sender, m.Resolved(oid, value))
 
+    def on_lost(self, sender: str, message: m.Lost) -> None:
+        oid = message.object_id
+        value = self.value(oid)
+        if value is None:
+            self.directory.ask(sender, oid)
+            return
+        if value == message.value:
+            value = m.Failed(dump_engine_error(ObjectLostError(
+                f"ObjectRef({oid.hex()}) is lost: its memory {message.value.segment} is gone"
+            )))
+        self._node.post(sender, m.Resolved(oid, value))
+
     def on_stored(self, sender: str, message: m.Stored) -> None:
         if not isinstance(message.value, m.Shm):
             self._node.store.add_stored(message.object_id, message.value)

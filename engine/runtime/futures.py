@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import EngineStateError
 from ..refs import ObjectRef
+from ..store.reader import StaleAddress
 from .awaiting import LoopBridges, settle
 from .objects import Entry
 
@@ -28,7 +29,10 @@ class Futures:
         (entry,) = self._process.entries_of((ref,))
 
         def arrived() -> None:
-            value, error = self._loaded(ref, entry)
+            loaded = self._loaded(ref, entry, arrived)
+            if loaded is None:
+                return
+            value, error = loaded
             if error is not None:
                 future.set_exception(error)
             else:
@@ -44,7 +48,16 @@ class Futures:
         bridge = self._bridges.of(loop)
         future: asyncio.Future[Any] = loop.create_future()
         (entry,) = self._process.entries_of((ref,))
-        self._when_ready(ref, entry, lambda: bridge.run(lambda: settle(future, *self._loaded(ref, entry))))
+
+        def finish() -> None:
+            loaded = self._loaded(ref, entry, arrived)
+            if loaded is not None:
+                settle(future, *loaded)
+
+        def arrived() -> None:
+            bridge.run(finish)
+
+        self._when_ready(ref, entry, arrived)
         if not future.done():
             bridge.soon(self._process.endpoint.flush)
         return future
@@ -56,10 +69,18 @@ class Futures:
         if self._process.failure:
             self._process.objects.give_up()
 
-    def _loaded(self, ref: ObjectRef, entry: Entry) -> tuple[Any, BaseException | None]:
-        if entry.value is None:
+    def _loaded(
+        self, ref: ObjectRef, entry: Entry, again: Callable[[], None]
+    ) -> tuple[Any, BaseException | None] | None:
+        """The value or its error; None when it has to be looked for first, and then ``again`` will be called."""
+        value = entry.value
+        if value is None and self._process.failure:
             return None, EngineStateError(self._process.failure)
         try:
-            return self._process.storage.load(ref.binary(), entry.value), None
+            return self._process.storage.load(ref.binary(), value), None
+        except StaleAddress:
+            self._process.objects.stale(ref.binary(), value)
+            self._process.objects.when_ready(ref.binary(), again)
+            return None
         except BaseException as error:
             return None, error

@@ -101,10 +101,6 @@ class ObjectTable:
             else:
                 entry.count += 1
 
-    def unpin_now(self, object_id: bytes) -> None:
-        """There are no arrays after all."""
-        self.release(object_id)
-
     def retained(self, object_ids: set[bytes]) -> list[bytes]:
         """Those of a task's borrowed objects that are still held after it; the owner will register them for us."""
         self.drain()
@@ -138,6 +134,15 @@ class ObjectTable:
             entry.callbacks = None
         for callback in callbacks:
             callback()
+
+    def stale(self, object_id: bytes, value: m.Value | None) -> None:
+        """``value`` is an address that leads nowhere: asks the node for the current one, as if it had not come yet."""
+        with self.lock:
+            entry = self.entries[object_id]
+            if isinstance(value, m.Shm) and (entry.value == value or (entry.value is None and not entry.asked)):
+                entry.value = None
+                entry.asked = True
+                self._post(m.Lost(object_id, value))
 
     def when_ready(self, object_id: bytes, callback: Callable[[], None]) -> None:
         """Calls back once the value is there, in the thread that receives it (or now)."""
@@ -207,7 +212,7 @@ class ObjectTable:
                 self._post(m.Release(ended))
 
     def asked(self) -> list[bytes]:
-        """Borrowed objects whose values the node was asked for and has not sent."""
+        """Objects whose values the node was asked for and has not sent."""
         with self.lock:
             return [oid for oid, entry in self.entries.items() if entry.asked and entry.value is None]
 

@@ -25,7 +25,9 @@ from ..refs import ObjectRef
 from ..runtime_env import merged
 from ..serialization import dumps
 from ..session import Session
+from ..store.reader import StaleAddress
 from .actor_calls import ActorCalls
+from .addresses import Addresses
 from .arguments import NOTHING, pack_arguments
 from .endpoint import LINGER_MS, Endpoint
 from .futures import Futures
@@ -66,6 +68,7 @@ class ProcessBackend:
         self.objects = ObjectTable(process, self.post_node)
         self.endpoint.before_flush = self.objects.drain
         self.storage = Storage(session, process, self.objects, self.endpoint, self.post_node)
+        self.addresses = Addresses(self)
         self.calls = ActorCalls(self)
         self.questions = Questions(self)
         futures = Futures(self)
@@ -201,14 +204,16 @@ class ProcessBackend:
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         self.endpoint.flush()  # first of all: what is waited for may not have been sent yet
         entries = self.entries_of(refs)
-        if any(entry.value is None for entry in entries) and not self._wait_for_all(refs, entries, timeout):
-            missing = [ref for ref, entry in zip(refs, entries, strict=True) if entry.value is None]
-            raise GetTimeoutError(
-                f"{len(missing)} of {len(refs)} objects were not ready after {timeout} s; the first is {missing[0]!r}"
-            )
-        return [self.storage.load(ref.binary(), entry.value) for ref, entry in zip(refs, entries, strict=True)]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if any(entry.value is None for entry in entries):
+            self.wait_for_all(refs, entries, timeout)
+        try:
+            return [self.storage.load(ref.binary(), entry.value) for ref, entry in zip(refs, entries, strict=True)]
+        except StaleAddress:
+            return self.addresses.load_all(refs, entries, deadline)
 
-    def _wait_for_all(self, refs: Sequence[ObjectRef], entries: list[Entry], timeout: float | None) -> bool:
+    def wait_for_all(self, refs: Sequence[ObjectRef], entries: list[Entry], timeout: float | None) -> None:
+        """Raises GetTimeoutError."""
         self.ask_for(refs, entries)
         position = 0
 
@@ -220,7 +225,11 @@ class ProcessBackend:
                 position += 1
             return True
 
-        return self.wait_until(ready, timeout, refs)
+        if not self.wait_until(ready, timeout, refs):
+            missing = [ref for ref, entry in zip(refs, entries, strict=True) if entry.value is None]
+            raise GetTimeoutError(
+                f"{len(missing)} of {len(refs)} objects were not ready after {timeout} s; the first is {missing[0]!r}"
+            )
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None

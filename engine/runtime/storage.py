@@ -18,7 +18,7 @@ from ..refs import ObjectRef
 from ..serialization import Serialized, load_error, loads
 from ..session import Session
 from ..store.arena import Arena
-from ..store.reader import SegmentReader
+from ..store.reader import SegmentReader, StaleAddress
 from ..store.segment import Folders
 from .endpoint import Endpoint
 from .objects import ObjectTable
@@ -103,12 +103,16 @@ class Storage:
                 self._waited_in_vain = False
 
     def load(self, oid: bytes, value: m.Value | None) -> Any:
-        """The Python value of an object that is here; raises its error."""
+        """The Python value of an object that is here; raises its error.
+
+        Raises StaleAddress when it is not where it was (see ``addresses.py``).
+        """
         if type(value) is m.Inline and not value.refs:
             return loads(value.data, buffers=value.buffers)
         if isinstance(value, m.Failed):
             raise load_error(value.error)
-        assert value is not None
+        if value is None:  # another thread has found its address to lead nowhere
+            raise StaleAddress("it is being looked for")
         if value.refs and not self.unpickling.lent and _is_small(value):
             return self._load_container(oid, value)
         return self._load(oid, value)
@@ -131,10 +135,7 @@ class Storage:
         if isinstance(value, m.Inline):
             return loads(value.data, buffers=value.buffers)
         self._objects.pin(oid)
-        loaded, pinned = self.reader.load(oid, value)
-        if not pinned:
-            self._objects.unpin_now(oid)
-        return loaded
+        return self.reader.load(oid, value)
 
     def close(self) -> None:
         self.reader.close()

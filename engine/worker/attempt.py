@@ -12,6 +12,7 @@ from ..refs import ObjectRef
 from ..runtime.arguments import WHOLE
 from ..runtime.scope import TaskScope
 from ..serialization import NONE, dump_engine_error, dump_error, dumps, loads
+from ..store.reader import StaleAddress
 from .backend import WorkerBackend
 
 REPORT_SECONDS = 0.001
@@ -66,9 +67,7 @@ class Attempt:
             for dep in (*spec.deps, *resolved):
                 if dep.value is None:
                     continue
-                if isinstance(dep.value, m.Failed):
-                    raise ArgumentFailed(dep.value.error)
-                value = backend.storage.load(dep.object_id, dep.value)
+                value = self._load(dep.object_id, dep.value)
                 if isinstance(dep.value, m.Shm):
                     self.scope.adopted.add(dep.object_id)
                 if dep.slot == WHOLE:
@@ -80,6 +79,15 @@ class Attempt:
         finally:
             backend.storage.unpickling.lent = False
         return args, kwargs
+
+    def _load(self, oid: bytes, value: m.Value) -> Any:
+        while True:
+            if isinstance(value, m.Failed):
+                raise ArgumentFailed(value.error)
+            try:
+                return self._backend.storage.load(oid, value)
+            except StaleAddress:
+                value = self._backend.addresses.current(oid, value)
 
     def pack(self, result: Any) -> list[m.Value]:
         """The returns as they travel."""
