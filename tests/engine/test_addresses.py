@@ -8,35 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from waiting import start_engine
+from module_engine import no_leaks, nothing_kept, shared_engine  # noqa: F401
 
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine import messages as m
 from rlflow.engine.exceptions import ObjectLostError
 from rlflow.engine.serialization import dumps
-from rlflow.engine.testing import leak_check
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_leaks():
-    """One check for all tests here, since they share an engine."""
-    with leak_check():
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_engine(no_leaks):
-    start_engine()
-    yield
-    engine.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept():
-    with leak_check(running_engine=True):
-        yield
-
 
 CONTENT = np.arange(100_000)
 
