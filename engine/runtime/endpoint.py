@@ -64,6 +64,8 @@ class Endpoint:
         self._lead = threading.Lock()
         self._background_leads = False
         self._loop_leads = False
+        self._handling = 0
+        """The thread that handles messages right now."""
         self._followers = 0
         self._wanted = 0
         """Threads that want the lead from the background thread."""
@@ -224,6 +226,11 @@ class Endpoint:
             finally:
                 self._stop_leading()
 
+    def handles_here(self) -> bool:
+        """Whether this thread is in the middle of a message (in a callback of a user's future, say): if it waited for
+        another one, nobody would receive it."""
+        return self._handling == threading.get_ident()
+
     def _take_over(self, deadline: float | None) -> bool:
         """Waits for the background thread to give the lead up; False when another thread was quicker, or too late."""
         with self._progress:
@@ -275,11 +282,14 @@ class Endpoint:
             short = time.perf_counter() - began < SHORT_WAIT and not (self._background_leads or self._loop_leads)
             self._spin = SPIN_SECONDS if short else 0.0
         received = bool(mail.frames)
+        if received:
+            self._handling = threading.get_ident()
         while mail.frames:
             frame = mail.frames[0]
             for message in frame.messages:
                 self._handle(frame.sender, message)
             mail.frames.popleft()
+        self._handling = 0
         if self._followers:
             with self._progress:
                 self._progress.notify_all()

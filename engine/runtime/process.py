@@ -38,7 +38,7 @@ from .reconciliation import Reconciliation
 from .resuming import Resuming
 from .scope import TaskScope, current_scope
 from .storage import Storage
-from .unfinished import Unfinished
+from .unfinished import SILENCE_SECONDS, Unfinished
 
 SPECS_PER_BATCH = 128
 FEW = 8
@@ -179,9 +179,23 @@ class ProcessBackend:
 
     def wait_for_room(self) -> None:
         """What has come is handled, and when too much is unfinished, some of it waited for (guarantee 5)."""
+        if self.endpoint.handles_here():
+            return
         self.endpoint.catch_up()
-        if self.unfinished.too_much():
-            self.wait_until(lambda: not self.unfinished.too_much(), None, ())
+        unfinished = self.unfinished
+        if unfinished.too_much():
+            self.wait_until(lambda: not unfinished.too_much(), None, ())
+        elif unfinished.is_ahead():
+            self._keep_pace()
+
+    def _keep_pace(self) -> None:
+        """Waits until a batch has ended, for as long as anything ends at all."""
+        unfinished = self.unfinished
+        goal = unfinished.claim(SPECS_PER_BATCH)
+        while unfinished.heard < goal and unfinished.is_ahead():
+            before = unfinished.heard
+            self.wait_until(lambda: unfinished.heard >= goal, SILENCE_SECONDS, ())
+            unfinished.silent(before)
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
         (entry,) = self.entries_of((ref,))
@@ -304,6 +318,7 @@ class ProcessBackend:
     def _on_results(self, sender: str, message: m.Results) -> None:
         arrived = self.objects.arrived
         ended = self.unfinished.ended
+        self.unfinished.heard += len(message.outcomes)
         pins = self._pins
         for outcome in message.outcomes:
             task = outcome.task

@@ -1,5 +1,6 @@
 """Submission waits when too much is unfinished, takes in results as it goes, and long tasks hold up no others."""
 
+import threading
 import time
 
 import pytest
@@ -7,7 +8,7 @@ from waiting import start_engine, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.runtime import reconciliation, unfinished
+from rlflow.engine.runtime import process, reconciliation, unfinished
 
 
 @engine.remote
@@ -61,6 +62,58 @@ def test_submission_waits_past_the_number_of_unfinished_tasks(started, monkeypat
         most = max(most, len(started.unfinished.tasks()))
     assert 0 < most <= 300 + 2 * 128  # the background thread may have sent a part of a batch
     wait_for(lambda: not (started.questions.census()["tasks"] or started.unfinished.tasks()), "all tasks end")
+
+
+def test_a_program_that_is_far_ahead_is_held_to_the_pace_of_its_tasks(started, monkeypatch):
+    monkeypatch.setattr(unfinished, "PACE_TASKS", 300)
+    most = 0
+    for i in range(3000):
+        echo.remote(i)
+        most = max(most, len(started.unfinished.tasks()))
+    assert 300 < most <= 300 + 2 * 128
+    wait_for(lambda: not (started.questions.census()["tasks"] or started.unfinished.tasks()), "all tasks end")
+
+
+def test_a_program_goes_on_when_none_of_its_tasks_ends_before_it_does(started, monkeypatch, tmp_path):
+    """It submits them all, and opens the gate then."""
+    monkeypatch.setattr(unfinished, "PACE_TASKS", 300)
+    monkeypatch.setattr(process, "SILENCE_SECONDS", 0.05)
+    gate = until_there.remote(tmp_path / "gate")
+    refs = [echo.remote(gate) for _ in range(3000)]
+    assert len(started.unfinished.tasks()) == 3001
+    (tmp_path / "gate").touch()
+    assert all(engine.get(refs))
+
+
+def test_what_a_callback_submits_waits_for_nothing(started, monkeypatch):
+    """It runs in the thread that receives: nobody else would hear of any end."""
+    monkeypatch.setattr(unfinished, "MAX_TASKS", 100)
+    refs = []
+    submitted = threading.Event()
+
+    def submit(_):
+        refs.extend(echo.remote(i) for i in range(1000))
+        submitted.set()
+
+    echo.remote(1).future().add_done_callback(submit)
+    assert submitted.wait(60)
+    assert engine.get(refs) == list(range(1000))
+
+
+def test_threads_that_are_ahead_wait_for_different_ends(monkeypatch):
+    monkeypatch.setattr(unfinished, "PACE_TASKS", 2)
+    state = unfinished.Unfinished()
+    for i in range(3):
+        state.submitted(bytes([i]), 10)
+    assert state.is_ahead()
+    assert [state.claim(10), state.claim(10)] == [10, 20]
+    state.heard = 15
+    state.silent(14)
+    assert state.is_ahead()
+    state.silent(15)
+    assert not state.is_ahead()
+    state.heard = 16
+    assert state.is_ahead() and state.claim(10) == 26
 
 
 def test_submission_waits_past_the_bytes_of_unfinished_calls(started, monkeypatch):
