@@ -17,6 +17,7 @@ import os
 from hashlib import blake2b
 
 SCOPE_BYTES = 10
+INDEX_BYTES = 4
 TASK_BYTES = 14
 OBJECT_BYTES = 16
 
@@ -37,7 +38,7 @@ def child_scope(task_id: bytes) -> bytes:
 
 
 def task_id(scope: bytes, index: int) -> bytes:
-    return scope + index.to_bytes(4, "big")
+    return scope + index.to_bytes(INDEX_BYTES, "big")
 
 
 def object_id(task: bytes, return_index: int) -> bytes:

@@ -45,11 +45,16 @@ class Serialized:
         return len(self.data) + sum(buffer.raw().nbytes for buffer in self.buffers)
 
 
+def dump_scalar(value: Any) -> bytes | None:
+    """The pickle of a plain scalar or string; None for anything else."""
+    if value is None:
+        return NONE
+    return pickle.dumps(value, protocol=5) if type(value) in _SCALARS else None
+
+
 def dumps(value: Any) -> Serialized:
     """Pickles ``value``; raises SerializationError that names the part that failed."""
     kind = type(value)
-    if value is None:
-        return Serialized(NONE, [], [])
     if kind in _SCALARS:
         return Serialized(pickle.dumps(value, protocol=5), [], [])
     buffers: list[pickle.PickleBuffer] = []

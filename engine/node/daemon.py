@@ -260,8 +260,9 @@ class Daemon:
         )
 
     def _assignment(self, task: Task) -> m.Assignment:
-        task.payload.adopted = False
-        return m.Assignment(task.payload.raw, task.attempt, self.objects.directory.resolved(task.id), task.nested)
+        payload = task.payload
+        payload.adopted = False
+        return m.Assignment(payload.raw, task.attempt, self.objects.directory.resolved(task.id), task.nested)
 
     def post(self, peer: str, message: m.Wire) -> None:
         if peer in self._out:

@@ -98,7 +98,7 @@ class Directory:
     def concerns(self, object_id: bytes, value: Value) -> bool:
         """Whether :meth:`exists` would do anything; the many small results that nobody waits for skip it."""
         return (
-            object_id in self._waiting or not isinstance(value, Inline) or bool(value.refs)
+            type(value) is not Inline or bool(value.refs) or object_id in self._waiting
             or object_id in self._unwanted
         )
 

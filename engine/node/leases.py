@@ -8,43 +8,39 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from .accelerators import Share
 
 WAITING, QUEUED, ASSIGNED, GONE = range(4)
 
 
-class Task:
+class Task(msgspec.Struct, eq=False, gc=False):
     """A task as the node sees it. ``payload`` is the daemon's and not looked at here.
 
-    What few tasks need is not in the slots: making a task costs less.
+    A struct of msgspec's is made in a quarter of the time that a class takes.
     """
 
-    __slots__ = ("__dict__", "attempt", "demand", "function", "id", "payload", "seq", "state", "worker")
-
-    prefer = ""
-    environment = ""  # of its worker: one forked for it, or any of the engine's own
-    exclusive = False  # the creation of an actor: alone on its worker
-    nested = False  # handed out to run on top of a blocked task
-    lacked: frozenset[str] = frozenset()  # resources that were not there when it was the oldest
-    cancelled = False
-    crashes = 0  # workers that died while they ran it
-
-    def __init__(
-        self, task_id: bytes, function: bytes, demand: dict[str, int], prefer: str = "", exclusive: bool = False,
-        payload: Any = None,
-    ) -> None:
-        self.id = task_id
-        self.function = function
-        self.demand = demand
-        self.payload = payload
-        self.attempt = 0
-        self.seq = 0
-        self.state = WAITING
-        self.worker = ""
-        if prefer:
-            self.prefer = prefer
-        if exclusive:
-            self.exclusive = True
+    id: bytes
+    function: bytes
+    demand: dict[str, int]
+    prefer: str = ""
+    exclusive: bool = False
+    """The creation of an actor: alone on its worker."""
+    payload: Any = None
+    environment: str = ""
+    """Of its worker: one forked for it, or any of the engine's own."""
+    attempt: int = 0
+    seq: int = 0
+    state: int = WAITING
+    worker: str = ""
+    nested: bool = False
+    """Handed out to run on top of a blocked task."""
+    lacked: frozenset[str] = frozenset()
+    """Resources that were not there when it was the oldest."""
+    cancelled: bool = False
+    crashes: int = 0
+    """Workers that died while they ran it."""
 
 
 class Shape:

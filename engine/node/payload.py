@@ -7,16 +7,13 @@ import msgspec
 from ..messages import Failed, Spec
 
 
-class Payload:
+class Payload(msgspec.Struct, eq=False, gc=False):
     """What the daemon keeps with a task."""
 
-    __slots__ = ("adopted", "raw", "spec")
-
-    def __init__(self, spec: Spec, raw: msgspec.Raw) -> None:
-        self.spec = spec
-        self.raw = raw
-        self.adopted = False
-        """Its owner is another than when it was handed out: its worker reports to somebody who is dead."""
+    spec: Spec
+    raw: msgspec.Raw
+    adopted: bool = False
+    """Its owner is another than when it was handed out: its worker reports to somebody who is dead."""
 
 
 def needed_by(spec: Spec) -> list[bytes]:

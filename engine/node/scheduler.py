@@ -124,16 +124,18 @@ class Scheduler:
             task = lease.tasks.pop(task_id, None)
             if task is None:
                 continue
-            average = self._averages.get(task.function)
-            if average is None and len(self._averages) >= MAX_FUNCTIONS:
-                del self._averages[next(iter(self._averages))]
-            self._averages[task.function] = (
-                duration if average is None else average + SMOOTHING * (duration - average)
-            )
-            if not lease.tasks and not lease.blocked and worker.actor is None:
-                self._drop_lease(worker, lease)
-            elif lease.tasks:
+            averages = self._averages
+            average = averages.get(task.function)
+            if average is not None:
+                averages[task.function] = average + SMOOTHING * (duration - average)
+            else:
+                if len(averages) >= MAX_FUNCTIONS:
+                    del averages[next(iter(averages))]
+                averages[task.function] = duration
+            if lease.tasks:
                 lease.backlog = max(0.0, lease.backlog - duration - TASK_OVERHEAD)
+            elif not lease.blocked and worker.actor is None:
+                self._drop_lease(worker, lease)
             task.state = GONE
             return task
         return None

@@ -65,9 +65,9 @@ class TaskDesk:
                     continue
             elif spec.task in tasks or (self.repeated and self._has_ended(spec.task)):  # sent twice
                 continue
-            task = Task(spec.task, spec.function, spec.demand, spec.prefer, payload=Payload(spec, raw))
-            if spec.environment:
-                task.environment = spec.environment
+            task = Task(
+                spec.task, spec.function, spec.demand, spec.prefer, False, Payload(spec, raw), spec.environment
+            )
             tasks[spec.task] = task
             add_spec(spec.task, raw)
             if spec.deps and not self.arguments_there(task):
@@ -118,8 +118,7 @@ class TaskDesk:
         stalled = self.owners.stalled
         if stalled and task.payload.spec.owner in stalled:
             stalled[task.payload.spec.owner].append(task)
-            return
-        if not self._node.scheduler.submit(task):
+        elif not self._node.scheduler.submit(task):
             asked, there = (
                 {name: amount / UNITS for name, amount in amounts.items()}
                 for amounts in (task.demand, self._node.scheduler.capacity)
@@ -130,8 +129,10 @@ class TaskDesk:
             ))
 
     def on_done(self, sender: str, done: m.Done) -> None:
-        finished = self._node.scheduler.finished
-        ended = self._node.ended
+        node = self._node
+        finished = node.scheduler.finished
+        ended = node.ended
+        owner, size = "", 0
         for raw in done.items:
             outcome = m.decode_outcome(raw)
             task = finished(sender, outcome.task, outcome.duration)
@@ -142,21 +143,31 @@ class TaskDesk:
                 continue
             del self.tasks[task.id]
             if task.attempt:
-                self._node.journal.finished(task)
+                node.journal.finished(task)
             spec = task.payload.spec
             self.record(outcome, raw, spec.owner)
-            if self.owners.sent(spec.owner, len(raw)):
-                self._look_after(spec.owner)
+            if spec.owner != owner:
+                if size:
+                    self._sent(owner, size)
+                owner, size = spec.owner, 0
+            size += len(raw)
             if task.payload.adopted:
-                self._node.post(spec.owner, m.Results([outcome]))
-            elif spec.owner in ended:  # which can no longer register what the worker retained
+                node.post(owner, m.Results([outcome]))
+            elif owner in ended:  # which can no longer register what the worker retained
                 for borrowed in outcome.retained:
-                    self._node.objects.free(self._node.objects.directory.hold(borrowed, sender.encode(), 1))
+                    node.objects.free(node.objects.directory.hold(borrowed, sender.encode(), 1))
             if spec.deps:
-                self._node.objects.directory.forget(task.id)
+                node.objects.directory.forget(task.id)
             if spec.deps or spec.nested:
                 needed = [dep.object_id for dep in spec.deps] + spec.nested
-                self._node.objects.free(self._node.objects.directory.task_ended(task.id, needed))
+                node.objects.free(node.objects.directory.task_ended(task.id, needed))
+        if size:
+            self._sent(owner, size)
+
+    def _sent(self, owner: str, size: int) -> None:
+        """So many bytes of results are on their way to ``owner``."""
+        if self.owners.sent(owner, size):
+            self._look_after(owner)
 
     def _run_again(self, task: Task, outcome: m.Outcome, worker: str) -> None:
         """It raised an error that it is run again for."""
@@ -198,11 +209,13 @@ class TaskDesk:
             self.record(outcome, raw_outcome, spec.owner)
 
     def record(self, outcome: m.Outcome, raw: msgspec.Raw, owner: str) -> None:
-        self._node.store.add_outcome(outcome.task, raw)
+        task = outcome.task
+        self._node.store.add_outcome(task, raw)
         objects = self._node.objects
+        concerns = objects.directory.concerns
         for index, value in enumerate(outcome.values):
-            oid = object_id(outcome.task, index)
-            if objects.directory.concerns(oid, value):
+            oid = object_id(task, index)
+            if concerns(oid, value):
                 objects.exists(oid, value, owner)
 
     def fail(self, task: Task, error: bytes, status: int, worker: str = "") -> None:

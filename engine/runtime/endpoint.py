@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -77,6 +78,8 @@ class Endpoint:
         self.posting = self._send_lock
         """Whoever holds it and posts, does so in the same moment as what else it does, as a :meth:`resume` sees it."""
         self._out: dict[str, list[m.Wire]] = {}
+        self._outcomes: deque[tuple[str, msgspec.Raw]] = deque()
+        """Outcomes and their owners, to go into the outboxes before anything else does."""
         self._closed = False
         self.before_flush: Callable[[], None] = lambda: None
         """Called before outboxes are sent; may post."""
@@ -90,6 +93,8 @@ class Endpoint:
     def post(self, peer: str, message: m.Wire) -> None:
         """Puts a message into the outbox of ``peer``; it is sent with the next flush, in a few ms at most."""
         with self._send_lock:
+            if self._outcomes:
+                self._collect_outcomes()
             out = self._out.get(peer)
             if out is None:
                 self._out[peer] = [message]
@@ -115,12 +120,38 @@ class Endpoint:
             self._wake()
         return size
 
+    def report(self, owner: str, outcome: msgspec.Raw) -> int:
+        """Posts an outcome to its owner and to the node; returns how many have not been sent.
+
+        Many come for each flush, so they are sorted only then, or when something else is posted behind them.
+        """
+        outcomes = self._outcomes
+        outcomes.append((owner, outcome))
+        size = len(outcomes)
+        if size == 1 and self._background_leads:
+            self._wake()
+        return size
+
+    def _collect_outcomes(self) -> None:
+        outcomes: dict[str, list[msgspec.Raw]] = {}
+        while self._outcomes:
+            owner, outcome = self._outcomes.popleft()
+            if owner in outcomes:
+                outcomes[owner].append(outcome)
+            else:
+                outcomes[owner] = [outcome]
+        for owner, items in outcomes.items():
+            self._out.setdefault(owner, []).append(m.RawResults(items))
+        self._out.setdefault(m.NODE, []).extend(m.Done(items) for items in outcomes.values())
+
     def flush(self) -> None:
         """Sends all outboxes."""
         self.before_flush()
-        if not self._out:
+        if not (self._out or self._outcomes):
             return
         with self._send_lock:
+            if self._outcomes:
+                self._collect_outcomes()
             out = self._out
             for peer in list(out):
                 messages = out.pop(peer)
@@ -150,6 +181,8 @@ class Endpoint:
             if inbox != self._node_inbox:
                 self._mail.fence(self._node_inbox)
                 self._node_inbox = inbox
+            if self._outcomes:
+                self._collect_outcomes()
             if messages := self._out.pop(m.NODE, None):
                 self._mail.unsent(m.NODE, messages)
             self._mail.moved(m.NODE, inbox, report)
@@ -316,7 +349,7 @@ class Endpoint:
             if self._lead.acquire(blocking=False):
                 self._background_leads = True
                 try:
-                    if not (self._closed or self._wanted or self._out or self._loop_leads):
+                    if not (self._closed or self._wanted or self._out or self._outcomes or self._loop_leads):
                         self._serve(None)
                 finally:
                     self._background_leads = False

@@ -62,7 +62,8 @@ class ProcessBackend:
         self.actor: m.Spec | None = None
         """Creation of the actor that this process is."""
         self.actor_restarted = False
-        self.scope = scope
+        self.program_scope = scope
+        """Of what runs here, unless that is several calls at a time."""
         self.endpoint = Endpoint(session, process, self._handle, watch_fd, self._engine_ended, node_inbox)
         self.post_node: Callable[[m.Wire], None] = lambda message: self.endpoint.post(m.NODE, message)
         self.objects = ObjectTable(process, self.post_node)
@@ -119,11 +120,7 @@ class ProcessBackend:
     @property
     def scope(self) -> TaskScope:
         """Of the program that calls."""
-        return current_scope.get() or self._scope
-
-    @scope.setter
-    def scope(self, scope: TaskScope) -> None:
-        self._scope = scope
+        return current_scope.get() or self.program_scope
 
     # ------------------------------------------------------------ submission
 

@@ -1,4 +1,4 @@
-"""Who submits: the driver's program, or one task that a worker runs. The ids of what it submits count up in it."""
+"""Who submits: the driver's program, or the task or call that a worker runs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ from contextvars import ContextVar
 from itertools import count
 
 from .. import messages as m
-from ..ids import child_scope, task_id
+from ..ids import INDEX_BYTES, child_scope
 
 
 class TaskScope:
-    """The program that submits right now: the driver, or the task that a worker runs."""
+    """The program that submits right now; its operations take their ids from here (see ``ids.py``)."""
 
-    __slots__ = ("_name", "actor", "adopted", "attempt", "indices", "spec", "task")
+    spec: m.Spec | None = None
 
-    def __init__(
-        self, task: bytes | None, actor: bytes | None, attempt: int, name: bytes | None = None,
-        spec: m.Spec | None = None,
-    ) -> None:
-        self.spec = spec
+    def __init__(self, task: bytes | None, actor: bytes | None, attempt: int, name: bytes | None = None) -> None:
         self.task = task
         self.actor = actor
         self.attempt = attempt
@@ -32,10 +28,11 @@ class TaskScope:
         return self._name is not None
 
     def next_task(self) -> bytes:
-        if self._name is None:
+        name = self._name
+        if name is None:
             assert self.task is not None
-            self._name = child_scope(self.task)
-        return task_id(self._name, next(self.indices))
+            name = self._name = child_scope(self.task)
+        return name + next(self.indices).to_bytes(INDEX_BYTES, "big")
 
 
 current_scope: ContextVar[TaskScope | None] = ContextVar("current_scope", default=None)

@@ -197,7 +197,7 @@ def _arm_worker(faults: list[_Armed]) -> None:
     from ..worker.attempt import Attempt
 
     def struck(attempt: Attempt, moment: str) -> None:
-        spec = attempt._spec
+        spec = attempt.spec
         name = f"{spec.name}.{spec.method}" if spec.kind == m.CALL else spec.name
         for each in faults:
             if each.fault.moment == moment and fnmatch.fnmatch(name, each.fault.task) and each.strikes():

@@ -171,7 +171,7 @@ class ActorHost:
     async def run_coroutine(self, spec: m.Spec) -> m.Outcome:
         """One call of an ``async def`` method, in the event loop."""
         attempt = Attempt(self._backend, spec, spec.parent_attempt, self.id, self._executor.description)
-        current_scope.set(attempt.scope)  # of this asyncio task, whose context is its own
+        current_scope.set(attempt)  # of this asyncio task, whose context is its own
         try:
             args, kwargs = attempt.arguments([])
             result = await getattr(self._instance, spec.method)(*args, **kwargs)

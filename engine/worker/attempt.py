@@ -11,14 +11,14 @@ from ..functions import split_returns
 from ..refs import ObjectRef
 from ..runtime.arguments import WHOLE
 from ..runtime.scope import TaskScope
-from ..serialization import NONE, dump_engine_error, dump_error, dumps, loads
+from ..runtime.storage import INLINE_BYTES
+from ..serialization import dump_engine_error, dump_error, dump_scalar, dumps, loads
 from ..store.reader import StaleAddress
 from .backend import WorkerBackend
 
 REPORT_SECONDS = 0.001
 """How long an outcome waits for company while there is more to run."""
 
-_NONE = m.Inline(NONE)
 
 
 class ArgumentFailed(Exception):
@@ -28,35 +28,31 @@ class ArgumentFailed(Exception):
         self.error = error
 
 
-class Attempt:
+class Attempt(TaskScope):
     """See the module's essay. ``number`` is 0 for the first."""
 
-    __slots__ = (
-        "_backend", "_begin", "_description", "_duration", "_number", "_spec", "_started", "exits", "kept", "scope",
-        "status",
-    )
+    # In the class what most attempts never change: making one costs less.
+    status = m.FAILED
+    exits = False
+    """Whether the actor is to end with this call."""
+    _duration: float | None = None
 
     def __init__(
         self, backend: WorkerBackend, spec: m.Spec, number: int, actor: bytes | None, description: str
     ) -> None:
-        self.scope = TaskScope(spec.task, actor, number, None, spec)
-        self.status = m.FAILED
+        super().__init__(spec.task, actor, number)
+        self.spec: m.Spec = spec
         self.kept: list[ObjectRef] = []
         """Refs inside the returns. Nobody may count them down before the node knows the objects that hold them."""
-        self.exits = False
-        """Whether the actor is to end with this call."""
         self._backend = backend
-        self._spec = spec
-        self._number = number
         self._description = description
-        self._duration: float | None = None
         self._started = time.time()
         self._begin = time.perf_counter()
 
     def arguments(self, resolved: list[m.Dep]) -> tuple[list[Any], dict[str, Any]]:
         """Raises ArgumentFailed when one of them is an error."""
         backend = self._backend
-        spec = self._spec
+        spec = self.spec
         backend.storage.unpickling.lent = True
         try:
             positional: Any = ()
@@ -69,7 +65,7 @@ class Attempt:
                     continue
                 value = self._load(dep.object_id, dep.value)
                 if isinstance(dep.value, m.Shm):
-                    self.scope.adopted.add(dep.object_id)
+                    self.adopted.add(dep.object_id)
                 if dep.slot == WHOLE:
                     args[:], kwargs = value
                 elif isinstance(dep.slot, int):
@@ -92,10 +88,14 @@ class Attempt:
     def pack(self, result: Any) -> list[m.Value]:
         """The returns as they travel."""
         self._duration = time.perf_counter() - self._begin
-        if result is None and self._spec.num_returns == 1:
-            values: list[m.Value] = [_NONE]
+        number = self.spec.num_returns
+        if number == 1:
+            data = dump_scalar(result)
+            values: list[m.Value] = [
+                self._pack(result) if data is None or len(data) > INLINE_BYTES else m.Inline(data)
+            ]
         else:
-            values = [self._pack(value) for value in split_returns(result, self._spec.num_returns)]
+            values = [self._pack(value) for value in split_returns(result, number)]
         self.status = m.FINISHED
         return values
 
@@ -109,7 +109,7 @@ class Attempt:
 
     def failure(self, error: BaseException) -> list[m.Value]:
         """The error in place of each return."""
-        spec = self._spec
+        spec = self.spec
         if self._is_to_retry(error):
             self.status = m.RETRIED
         name = f"{spec.name}.{spec.method}" if spec.method else spec.name
@@ -124,22 +124,22 @@ class Attempt:
         return [m.Failed(failed)] * max(1, spec.num_returns)
 
     def _is_to_retry(self, error: BaseException) -> bool:
-        spec = self._spec
+        spec = self.spec
         if not spec.retry_exceptions or not isinstance(error, Exception) or isinstance(error, ArgumentFailed):
             return False
-        if 0 <= spec.max_retries <= self._number:
+        if 0 <= spec.max_retries <= self.attempt:
             return False
         return spec.retry_exceptions == m.ANY_ERROR or isinstance(error, loads(spec.retry_exceptions))
 
     def outcome(self, values: list[m.Value]) -> m.Outcome:
         """To be called when the frames that knew the arguments are gone."""
-        adopted = self.scope.adopted
-        retained = self._backend.objects.retained(adopted) if adopted else []
+        backend = self._backend
         duration = self._duration
         if duration is None:
             duration = time.perf_counter() - self._begin
         return m.Outcome(
-            self._spec.task, self._number, self._backend.process, self.status, self._started, duration, values, retained
+            self.spec.task, self.attempt, backend.process, self.status, self._started, duration, values,
+            backend.objects.retained(self.adopted) if self.adopted else [],
         )
 
 

@@ -71,7 +71,7 @@ class WorkerBackend(ProcessBackend):
                     self.cancellation.check(scope.task)
         finally:
             self.cancellation.beneath.pop()
-            self.scope = scope
+            self.program_scope = scope
             with self.endpoint.posting:
                 running.blocked = False
                 self.post_node(m.Unblocked())

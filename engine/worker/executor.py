@@ -29,7 +29,7 @@ from ..exceptions import EngineError
 from ..functions import LoadedFunctions, load
 from ..ids import TASK_BYTES
 from ..refs import ObjectRef
-from ..runtime.scope import TaskScope, current_scope
+from ..runtime.scope import current_scope
 from .actor import ActorHost
 from .attempt import REPORT_SECONDS, Attempt, node_first
 from .backend import NO_TASK, WorkerBackend
@@ -169,7 +169,7 @@ class Executor:
             self._actor.run_call(item)
             return
         spec = m.decode_spec(item.spec)
-        below = backend.scope.task  # it is blocked, if there is one
+        below = backend.program_scope.task  # it is blocked, if there is one
         self._started_task[:] = spec.task
         cpus = spec.demand.get("CPU", 0)
         if cpus != self._threads.units:
@@ -180,7 +180,7 @@ class Executor:
         outcome = self.attempt(spec, item.attempt, item.resolved, self.function, (spec,))
         if below is not None and below != NO_TASK:
             self._started_task[:] = below
-            beneath = self._backend.scope.spec
+            beneath = backend.program_scope.spec
             if beneath is not None:
                 self._threads.follow(beneath.demand.get("CPU", 0))
         self._report(spec, outcome)
@@ -202,8 +202,7 @@ class Executor:
             endpoint.batch(spec.owner, m.RawResults, raw)
             endpoint.flush()
             return
-        endpoint.batch(spec.owner, m.RawResults, raw)
-        size = endpoint.batch(m.NODE, m.Done, raw)
+        size = endpoint.report(spec.owner, raw)
         now = time.perf_counter()
         if not self.queue or size >= REPORTS_PER_BATCH or now - self._reported_at > REPORT_SECONDS:
             self._reported_at = now
@@ -214,8 +213,14 @@ class Executor:
         target_args: tuple[Any, ...],
     ) -> m.Outcome:
         """Runs one attempt and packs what came of it."""
-        attempt = Attempt(self._backend, spec, number, self._actor.id, self.description)
-        outer = self._enter(attempt.scope)
+        backend = self._backend
+        attempt = Attempt(backend, spec, number, self._actor.id, self.description)
+        several = self._actor.concurrent is not None
+        outer: Any
+        if several:
+            outer = current_scope.set(attempt)
+        else:
+            outer, backend.program_scope = backend.program_scope, attempt
         cancellation = self._cancellation
         cancellation.prepared = spec.task
         try:
@@ -235,7 +240,10 @@ class Executor:
             cancellation.prepared = b""
             values = self.failure(attempt, spec, error)
         finally:
-            self._leave(outer)
+            if several:
+                current_scope.reset(outer)
+            else:
+                backend.program_scope = outer
             if cancellation.requested:
                 cancellation.ended(spec.task)
         if attempt.kept:
@@ -251,23 +259,9 @@ class Executor:
             return attempt.failure(error)
         attempt.status = m.CANCELLED
         error.__traceback__ = None  # frees what its frames hold
-        if request.recursive and attempt.scope.has_submitted:
+        if request.recursive and attempt.has_submitted:
             self._backend.cancel_below(spec.task)
         return [m.Failed(cancelled_error(spec))] * max(1, spec.num_returns)
-
-    def _enter(self, scope: TaskScope) -> Any:
-        """Makes ``scope`` that of what is submitted from here on; returns what :meth:`_leave` wants."""
-        backend = self._backend
-        if self._actor.concurrent is not None:
-            return current_scope.set(scope)
-        outer, backend.scope = backend.scope, scope
-        return outer
-
-    def _leave(self, outer: Any) -> None:
-        if self._actor.concurrent is not None:
-            current_scope.reset(outer)
-        else:
-            self._backend.scope = outer
 
     def function(self, spec: m.Spec) -> Callable[..., Any]:
         """The function or class that a spec names."""

@@ -83,9 +83,9 @@ class Recovery:
         self._saved = self._number
         backend = self._backend
         backend.endpoint.flush()  # nobody waits for the disk, and what the checkpoint covers is there before it
-        outer = backend.scope
+        outer = backend.program_scope
         name = child_scope(log_key(self._actor, self._number))
-        backend.scope = TaskScope(self._actor, self._actor, self._attempt, name)
+        backend.program_scope = TaskScope(self._actor, self._actor, self._attempt, name)
         try:
             refs = self._save(instance)
         except Exception as error:  # the user's, a value that cannot be pickled, a full disk: the actor serves on
@@ -93,7 +93,7 @@ class Recovery:
         else:
             backend.post_node(m.Checkpointed(self._number, list({ref.binary(): None for ref in refs})))
         finally:
-            backend.scope = outer
+            backend.program_scope = outer
 
     def _save(self, instance: Any) -> list[ObjectRef]:
         """Writes the file; returns the refs inside, which must live until the node knows of them."""
