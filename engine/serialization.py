@@ -23,6 +23,9 @@ from .refs import ObjectRef, capture_refs
 MAX_TRACEBACK_CHARS = 20_000
 MAX_ERROR_BYTES = 1_000_000
 _ENGINE_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+INLINE_BYTES = 8 * 1024
+"""Larger values go through shared memory."""
+
 NONE = pickle.dumps(None, protocol=5)
 
 loads = pickle.loads
@@ -50,6 +53,18 @@ def dump_scalar(value: Any) -> bytes | None:
     if value is None:
         return NONE
     return pickle.dumps(value, protocol=5) if type(value) in _SCALARS else None
+
+
+def dump_plain_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
+    """The pickle of ``(args, kwargs)`` when all of them are plain and it is short; None otherwise."""
+    for value in args:
+        if type(value) not in _SCALARS:
+            return None
+    for value in kwargs.values():
+        if type(value) not in _SCALARS:
+            return None
+    data = pickle.dumps((args, kwargs), protocol=5)
+    return data if len(data) <= INLINE_BYTES else None
 
 
 def dumps(value: Any) -> Serialized:

@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 
@@ -42,6 +43,9 @@ FRAMES_AT_ONCE = 64
 SPIN_SECONDS = 0.0002
 SHORT_WAIT = 0.0004
 """After a wait that was shorter than this the next one spins: the answer is probably as quick again."""
+
+
+T = TypeVar("T")
 
 
 class Endpoint:
@@ -78,8 +82,9 @@ class Endpoint:
         self.posting = self._send_lock
         """Whoever holds it and posts, does so in the same moment as what else it does, as a :meth:`resume` sees it."""
         self._out: dict[str, list[m.Wire]] = {}
+        self._specs: deque[msgspec.Raw] = deque()
         self._outcomes: deque[tuple[str, msgspec.Raw]] = deque()
-        """Outcomes and their owners, to go into the outboxes before anything else does."""
+        """Specs, and outcomes with their owners, which go into the outboxes before anything else does."""
         self._closed = False
         self.before_flush: Callable[[], None] = lambda: None
         """Called before outboxes are sent; may post."""
@@ -93,8 +98,8 @@ class Endpoint:
     def post(self, peer: str, message: m.Wire) -> None:
         """Puts a message into the outbox of ``peer``; it is sent with the next flush, in a few ms at most."""
         with self._send_lock:
-            if self._outcomes:
-                self._collect_outcomes()
+            if self._specs or self._outcomes:
+                self._collect()
             out = self._out.get(peer)
             if out is None:
                 self._out[peer] = [message]
@@ -120,11 +125,21 @@ class Endpoint:
             self._wake()
         return size
 
-    def report(self, owner: str, outcome: msgspec.Raw) -> int:
-        """Posts an outcome to its owner and to the node; returns how many have not been sent.
+    def submit(self, spec: msgspec.Raw) -> int:
+        """Posts the spec of a task to the node; returns how many have not been sent.
 
-        Many come for each flush, so they are sorted only then, or when something else is posted behind them.
+        These and outcomes are many for each flush. They are only gathered, and sorted into the outboxes then, or when
+        something else is posted behind them.
         """
+        specs = self._specs
+        specs.append(spec)
+        size = len(specs)
+        if size == 1 and self._background_leads:
+            self._wake()
+        return size
+
+    def report(self, owner: str, outcome: msgspec.Raw) -> int:
+        """Posts an outcome to its owner and to the node; returns how many have not been sent."""
         outcomes = self._outcomes
         outcomes.append((owner, outcome))
         size = len(outcomes)
@@ -132,26 +147,29 @@ class Endpoint:
             self._wake()
         return size
 
-    def _collect_outcomes(self) -> None:
+    def _collect(self) -> None:
+        """Other threads go on gathering meanwhile."""
+        to_node = self._out.setdefault(m.NODE, [])
+        if self._specs:
+            to_node.append(m.Submit(_take_all(self._specs)))
         outcomes: dict[str, list[msgspec.Raw]] = {}
-        while self._outcomes:
-            owner, outcome = self._outcomes.popleft()
+        for owner, outcome in _take_all(self._outcomes):
             if owner in outcomes:
                 outcomes[owner].append(outcome)
             else:
                 outcomes[owner] = [outcome]
         for owner, items in outcomes.items():
             self._out.setdefault(owner, []).append(m.RawResults(items))
-        self._out.setdefault(m.NODE, []).extend(m.Done(items) for items in outcomes.values())
+            to_node.append(m.Done(items))
 
     def flush(self) -> None:
         """Sends all outboxes."""
         self.before_flush()
-        if not (self._out or self._outcomes):
+        if not (self._out or self._specs or self._outcomes):
             return
         with self._send_lock:
-            if self._outcomes:
-                self._collect_outcomes()
+            if self._specs or self._outcomes:
+                self._collect()
             out = self._out
             for peer in list(out):
                 messages = out.pop(peer)
@@ -181,8 +199,8 @@ class Endpoint:
             if inbox != self._node_inbox:
                 self._mail.fence(self._node_inbox)
                 self._node_inbox = inbox
-            if self._outcomes:
-                self._collect_outcomes()
+            if self._specs or self._outcomes:
+                self._collect()
             if messages := self._out.pop(m.NODE, None):
                 self._mail.unsent(m.NODE, messages)
             self._mail.moved(m.NODE, inbox, report)
@@ -349,7 +367,8 @@ class Endpoint:
             if self._lead.acquire(blocking=False):
                 self._background_leads = True
                 try:
-                    if not (self._closed or self._wanted or self._out or self._outcomes or self._loop_leads):
+                    unsent = self._out or self._specs or self._outcomes
+                    if not (unsent or self._closed or self._wanted or self._loop_leads):
                         self._serve(None)
                 finally:
                     self._background_leads = False
@@ -374,3 +393,10 @@ class Endpoint:
         with self._send_lock:
             self._mail.close(linger_ms)
         os.close(self._wake_fd)
+
+
+def _take_all(gathered: deque[T]) -> list[T]:
+    taken = []
+    while gathered:
+        taken.append(gathered.popleft())
+    return taken

@@ -14,31 +14,32 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from .. import messages as m
 from ..ids import HANDLE_INDEX, task_of
 from ..refs import ObjectRef
 
 
-class Entry:
-    """One object as this process sees it. What few objects need is not in the slots: making an entry costs less."""
+class Entry(msgspec.Struct, eq=False, gc=False):
+    """One object as this process sees it.
 
-    __slots__ = ("__dict__", "count", "owned", "pins", "value", "worker")
+    A struct of msgspec's is made in half the time that a class takes. Cycles through ``callbacks`` end with them.
+    """
 
-    tracked = False
-    is_put = False
+    owned: bool
+    count: int
+    value: m.Value | None = None
+    worker: str = ""
+    """Who produced it."""
+    pins: list[ObjectRef] | None = None
+    """Refs that live as long as this entry: those inside a put; the container that a borrowed ref came out of."""
+    tracked: bool = False
+    is_put: bool = False
     """Made by ``put``: it has no producer whose outcome would hold the value."""
-    registered = 0
-    asked = False
+    registered: int = 0
+    asked: bool = False
     callbacks: list[Callable[[], None]] | None = None
-
-    def __init__(self, owned: bool, count: int) -> None:
-        self.owned = owned
-        self.count = count
-        self.value: m.Value | None = None
-        self.worker = ""
-        """Who produced it."""
-        self.pins: list[ObjectRef] | None = None
-        """Refs that live as long as this entry: those inside a put; the container that a borrowed ref came out of."""
 
 
 class ObjectTable:
@@ -115,24 +116,25 @@ class ObjectTable:
 
     def arrived(self, object_id: bytes, value: m.Value, worker: str = "") -> None:
         """The value of an object. The first one wins; for a dropped object only its memory is given back."""
-        with self.lock:
-            entry = self.entries.get(object_id)
-            special = type(value) is m.Shm or (type(value) is m.Inline and bool(value.refs))
-            if entry is None:
-                if special:
+        entry = self.entries.get(object_id)
+        if type(value) is m.Shm or (type(value) is m.Inline and value.refs):
+            with self.lock:  # the entry may be dropped in this moment
+                entry = self.entries.get(object_id)
+                if entry is None:
                     self._post(m.Release([object_id]))
-                return
-            if entry.value is not None:
-                return
-            entry.worker = worker
-            if special and entry.owned:
-                entry.tracked = True
-            entry.value = value
-            callbacks = entry.callbacks
-            if callbacks is None:
-                return
-            entry.callbacks = None
-        for callback in callbacks:
+                elif entry.value is None and entry.owned:
+                    entry.tracked = True
+        if entry is None or entry.value is not None:
+            return
+        entry.worker = worker
+        entry.value = value
+        if entry.callbacks is not None:
+            self._call_back(entry)
+
+    def _call_back(self, entry: Entry) -> None:
+        with self.lock:
+            callbacks, entry.callbacks = entry.callbacks, None
+        for callback in callbacks or ():
             callback()
 
     def stale(self, object_id: bytes, value: m.Value | None) -> None:
@@ -148,12 +150,11 @@ class ObjectTable:
         """Calls back once the value is there, in the thread that receives it (or now)."""
         with self.lock:
             entry = self.entries[object_id]
-            if entry.value is None:
-                if entry.callbacks is None:
-                    entry.callbacks = []
-                entry.callbacks.append(callback)
-                return
-        callback()
+            if entry.callbacks is None:
+                entry.callbacks = []
+            entry.callbacks.append(callback)
+        if entry.value is not None:  # it may have arrived meanwhile, and nobody been seen to wait
+            self._call_back(entry)
 
     def give_up(self) -> None:
         """Calls back whoever still waits: the engine is gone and no value will come."""
@@ -191,15 +192,16 @@ class ObjectTable:
             return
         ended: list[bytes] = []
         with self.lock:
-            while self.released:
-                object_id = self.released.popleft()
-                entry = self.entries.get(object_id)
+            entries, released = self.entries, self.released
+            while released:
+                object_id = released.popleft()
+                entry = entries.get(object_id)
                 if entry is None:
                     continue
                 entry.count -= 1
                 if entry.count > 0:
                     continue
-                del self.entries[object_id]
+                del entries[object_id]
                 if (entry.tracked or not entry.owned) and object_id.endswith(HANDLE_INDEX):
                     self.on_handle_gone(task_of(object_id))
                 if entry.owned:

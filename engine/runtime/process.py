@@ -129,7 +129,7 @@ class ProcessBackend:
     ) -> list[ObjectRef]:
         if function.id not in self._functions:
             self.send_function(function)
-        scope = self.scope
+        scope = current_scope.get() or self.program_scope
         task = scope.next_task()
         packed = pack_arguments(self, args, kwargs) if args or kwargs else NOTHING
         prefer = "" if options.scheduling_strategy is None else self._producer(options.scheduling_strategy)
@@ -147,7 +147,7 @@ class ProcessBackend:
         refs = self.results_of(task, options.num_returns)
         raw = m.encode(spec)
         self.unfinished.submitted(task, len(raw))
-        if self.endpoint.batch(m.NODE, m.Submit, msgspec.Raw(raw)) >= SPECS_PER_BATCH:
+        if self.endpoint.submit(msgspec.Raw(raw)) >= SPECS_PER_BATCH:
             self.endpoint.flush()
             self.wait_for_room()
         return refs
@@ -218,8 +218,9 @@ class ProcessBackend:
         deadline = None if timeout is None else time.monotonic() + timeout
         if any(entry.value is None for entry in entries):
             self.wait_for_all(refs, entries, timeout)
+        load = self.storage.load
         try:
-            return [self.storage.load(ref.binary(), entry.value) for ref, entry in zip(refs, entries, strict=True)]
+            return [load(ref._id, entry.value) for ref, entry in zip(refs, entries, strict=True)]
         except StaleAddress:
             return self.addresses.load_all(refs, entries, deadline)
 
@@ -319,7 +320,8 @@ class ProcessBackend:
         pins = self._pins
         for outcome in message.outcomes:
             task = outcome.task
-            if ended(task):  # or a node that was started anew tells it again
+            first = ended(task)  # or a node that was started anew tells it again
+            if first and outcome.retained:
                 for borrowed in outcome.retained:
                     self.post_node(m.Hold(borrowed, outcome.worker.encode(), 1))
             for index, value in enumerate(outcome.values):

@@ -15,7 +15,7 @@ from typing import Any
 
 from .. import messages as m
 from ..refs import ObjectRef
-from ..serialization import Serialized, load_error, loads
+from ..serialization import INLINE_BYTES, Serialized, load_error, loads
 from ..session import Session
 from ..store.arena import Arena
 from ..store.reader import SegmentReader, StaleAddress
@@ -27,9 +27,6 @@ ROOM_SECONDS = 0.2
 """How long an object waits for room in a full store before it goes to disk."""
 
 ROOM_TRIES = 40
-INLINE_BYTES = 8 * 1024
-"""Larger values go through shared memory."""
-
 WORTH_A_LOOK = 256 * 1024
 """From this size on a look for blocks that have become free costs less than fresh pages would."""
 
@@ -108,7 +105,7 @@ class Storage:
         Raises StaleAddress when it is not where it was (see ``addresses.py``).
         """
         if type(value) is m.Inline and not value.refs:
-            return loads(value.data, buffers=value.buffers)
+            return loads(value.data, buffers=value.buffers) if value.buffers else loads(value.data)
         if isinstance(value, m.Failed):
             raise load_error(value.error)
         if value is None:  # another thread has found its address to lead nowhere

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from .. import messages as m
@@ -11,8 +12,7 @@ from ..functions import split_returns
 from ..refs import ObjectRef
 from ..runtime.arguments import WHOLE
 from ..runtime.scope import TaskScope
-from ..runtime.storage import INLINE_BYTES
-from ..serialization import dump_engine_error, dump_error, dump_scalar, dumps, loads
+from ..serialization import INLINE_BYTES, dump_engine_error, dump_error, dump_scalar, dumps, loads
 from ..store.reader import StaleAddress
 from .backend import WorkerBackend
 
@@ -49,10 +49,13 @@ class Attempt(TaskScope):
         self._started = time.time()
         self._begin = time.perf_counter()
 
-    def arguments(self, resolved: list[m.Dep]) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self, resolved: list[m.Dep]) -> tuple[Sequence[Any], dict[str, Any]]:
         """Raises ArgumentFailed when one of them is an error."""
         backend = self._backend
         spec = self.spec
+        if spec.args is not None and not (spec.deps or spec.nested or spec.args.buffers):
+            plain: tuple[Sequence[Any], dict[str, Any]] = loads(spec.args.data)
+            return plain
         backend.storage.unpickling.lent = True
         try:
             positional: Any = ()
