@@ -95,6 +95,10 @@ class Directory:
         record = self._records.get(object_id)
         return None if record is None else record.value
 
+    def nobody_waits(self) -> bool:
+        """Whether no object at all is waited for, be it to be used or to be freed: small ones concern nobody then."""
+        return not (self._waiting or self._unwanted)
+
     def concerns(self, object_id: bytes, value: Value) -> bool:
         """Whether :meth:`exists` would do anything; the many small results that nobody waits for skip it."""
         return (

@@ -81,8 +81,9 @@ class Scheduler:
         if not shape.feasible:
             return False
         task.seq = next(self._sequence)
+        task.state = QUEUED
         shape.queue.append(task)
-        self._queued(task, shape)
+        self._queued_shapes[id(shape)] = shape
         return True
 
     def worker_started(self, worker_id: str, environment: str = "") -> None:
@@ -133,7 +134,8 @@ class Scheduler:
                     del averages[next(iter(averages))]
                 averages[task.function] = duration
             if lease.tasks:
-                lease.backlog = max(0.0, lease.backlog - duration - TASK_OVERHEAD)
+                backlog = lease.backlog - duration - TASK_OVERHEAD
+                lease.backlog = backlog if backlog > 0.0 else 0.0
             elif not lease.blocked and worker.actor is None:
                 self._drop_lease(worker, lease)
             task.state = GONE
@@ -344,13 +346,6 @@ class Scheduler:
         self._last_shape = shape
         return shape
 
-    def _queued(self, task: Task, shape: Shape) -> None:
-        task.state = QUEUED
-        task.worker = ""
-        if task.nested:
-            task.nested = False
-        self._queued_shapes[id(shape)] = shape
-
     def _requeue(self, task: Task) -> None:
         """Back to its place by age, which is at or near the front."""
         shape = self._shape_of(task)
@@ -358,7 +353,10 @@ class Scheduler:
         older = next((i for i, other in enumerate(queue) if other.seq >= task.seq), len(queue))
         if older == len(queue) or queue[older] is not task:  # it is still there after a nested dispatch
             queue.insert(older, task)
-        self._queued(task, shape)
+        task.state = QUEUED
+        task.worker = ""
+        task.nested = False
+        self._queued_shapes[id(shape)] = shape
 
     def _serve(self, shape: Shape, plan: Plan) -> int:
         """Gives out a shape's tasks: idle workers first, then pipelines. Returns how many workers lack."""

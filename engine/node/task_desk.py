@@ -211,12 +211,14 @@ class TaskDesk:
     def record(self, outcome: m.Outcome, raw: msgspec.Raw, owner: str) -> None:
         task = outcome.task
         self._node.store.add_outcome(task, raw)
-        objects = self._node.objects
-        concerns = objects.directory.concerns
+        directory = self._node.objects.directory
+        nobody_waits = directory.nobody_waits()
         for index, value in enumerate(outcome.values):
+            if nobody_waits and type(value) is m.Inline and not value.refs:
+                continue
             oid = object_id(task, index)
-            if concerns(oid, value):
-                objects.exists(oid, value, owner)
+            if directory.concerns(oid, value):
+                self._node.objects.exists(oid, value, owner)
 
     def fail(self, task: Task, error: bytes, status: int, worker: str = "") -> None:
         """Ends a task with an error that no worker can report."""
