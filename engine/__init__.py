@@ -30,6 +30,7 @@ from .api import (
     shutdown,
     timeline,
     wait,
+    why,
 )
 from .options import NearObject
 from .refs import ObjectRef
@@ -62,4 +63,5 @@ __all__ = [
     "timeline",
     "util",
     "wait",
+    "why",
 ]

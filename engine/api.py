@@ -10,6 +10,7 @@ from typing import Any
 from .backend import Backend
 from .context import RuntimeContext
 from .exceptions import EngineStateError, UnsupportedError
+from .explanation import Explanation
 from .refs import ObjectRef, all_different, refuse_fork, set_ref_host
 from .runtime_env import normal_form
 from .timeline import write
@@ -202,6 +203,17 @@ def cancel(ref: ObjectRef, *, force: bool = False, recursive: bool = True) -> No
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() takes an ObjectRef, got {type(ref).__name__}; kill() ends an actor")
     current_backend().cancel(ref, force, recursive)
+
+
+def why(ref: ObjectRef) -> Explanation:
+    """Why the value of ``ref`` is not there yet, why it is an error, or where it is; print it.
+
+    It asks the processes concerned and waits for their answers, a few seconds at most. For people who look at a program
+    that does not go on: nothing is decided by it, and the next moment it may be different.
+    """
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"why() takes an ObjectRef, got {type(ref).__name__}")
+    return current_backend().why(ref)
 
 
 def cluster_resources() -> dict[str, float]:

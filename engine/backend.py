@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .context import RuntimeContext
+from .explanation import Explanation
 from .functions import Exported
 from .options import ActorOptions, TaskOptions
 from .refs import ObjectRef
@@ -72,6 +73,8 @@ class Backend(Protocol):
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]: ...
+
+    def why(self, ref: ObjectRef) -> Explanation: ...
 
     def adopt(self, object_id: bytes) -> ObjectRef: ...
 

@@ -231,6 +231,18 @@ class ControlStore:
         forgotten: int = self._env.reader_check()
         return forgotten
 
+    def last_events(self, count: int) -> list[Event]:
+        """Of the audit log, oldest first; those that are not committed included."""
+        decode = msgspec.msgpack.Decoder(Event).decode
+        found = [decode(raw) for table, _, raw in reversed(self._others) if table == "events" and raw][:count]
+        with self._env.begin(db=self._tables["events"]) as txn, txn.cursor() as cursor:
+            more = len(found) < count and cursor.last()
+            while more:
+                found.append(decode(cursor.value()))
+                more = len(found) < count and cursor.prev()
+        found.reverse()
+        return found
+
     def close(self) -> None:
         """Commits, makes everything durable, and closes; closed it is even when the commit fails."""
         try:

@@ -368,6 +368,24 @@ class Ask(Wire, tag="ask"):
     what: str
 
 
+class Reason(Wire):
+    """What one process knows of an object: why it is not there, or what became of it (see ``explanation.py``)."""
+
+    state: str
+    text: str
+    process: str = ""
+    """Who knows more: the worker that has the task, or the owner."""
+    waits_for: list[bytes] = []
+    """Objects without which it does not go on."""
+
+
+class AskWhy(Wire, tag="ask_why"):
+    """To the node, or to the process that it named. The answer is :class:`Because`."""
+
+    token: int
+    object_id: bytes
+
+
 class Print(Wire, tag="print"):
     """Lines that a worker printed."""
 
@@ -383,7 +401,8 @@ class Stop(Wire, tag="stop"):
 ToNode: TypeAlias = (
     Hello | Report | Function | Submit | WantAcknowledgement | Done | Logged | Ran | Checkpointed | Seen | Blocked
     | Unblocked | Returned | Retiring | Cancel | Resolve | Lost | Stored | Escaped | Hold | Release | NeedRoom
-    | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | Print
+    | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | AskWhy
+    | Print
     | Stop
 )
 
@@ -533,6 +552,12 @@ class Answer(Wire, tag="answer"):
     payload: dict[str, float]
 
 
+class Because(Wire, tag="because"):
+    token: int
+    reason: Reason | None
+    """None: nothing is known of it here."""
+
+
 class Warning(Wire, tag="warning"):
     text: str
 
@@ -544,7 +569,7 @@ class Exit(Wire, tag="exit"):
 ToProcess: TypeAlias = (
     Welcome | Resume | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | Results | Resolved
     | Call | ActorState | ActorFound | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | GiveRoom
-    | Answer | Warning | Print | Exit
+    | Answer | AskWhy | Because | Warning | Print | Exit
 )
 
 

@@ -22,6 +22,7 @@ from ..exceptions import (
     TaskUnschedulableError,
     UnsupportedError,
 )
+from ..explanation import FAILED, NEVER, READY, Explanation, error_line, short, size
 from ..functions import Exported, LoadedFunctions, load, split_returns
 from ..options import UNITS, TaskOptions, demand, machine_resources
 from ..refs import ObjectRef
@@ -161,10 +162,19 @@ class InlineBackend:
             if stored.never is not None:
                 # Nothing else runs meanwhile, so waiting for the timeout could change nothing.
                 if timeout is not None:
-                    raise GetTimeoutError(f"{ref!r} is not ready after {timeout} s: {stored.never}")
+                    raise GetTimeoutError(f"{ref!r} is not ready after {timeout} s.\n{self.why(ref)}")
                 raise TaskUnschedulableError(stored.never)
             values.append(stored.load())
         return values
+
+    def why(self, ref: ObjectRef) -> Explanation:
+        stored = self._find(ref)
+        name = short(ids.task_of(ref.binary()))
+        if stored.never is not None:
+            return Explanation(NEVER, f"{name}: {stored.never}")
+        if stored.error is not None:
+            return Explanation(FAILED, f"{name} failed: {error_line(stored.error)}")
+        return Explanation(READY, f"{name} is there: {size(stored.nbytes())}, in memory")
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None

@@ -39,6 +39,9 @@ class StoredObject:
         stored.refs = serialized.refs
         return stored
 
+    def nbytes(self) -> int:
+        return len(self._data) + sum(map(len, self._buffers))
+
     def load(self) -> Any:
         """The value, anew for each caller; raises the error this object is."""
         if self.error is not None:

@@ -34,6 +34,7 @@ from .recovery_desk import RecoveryDesk
 from .scheduler import Plan, Scheduler, Task
 from .successor import Successor
 from .task_desk import TaskDesk
+from .why_desk import WhyDesk
 
 FRAMES_PER_TURN = 64
 TICK_SECONDS = 0.005
@@ -123,6 +124,7 @@ class Daemon:
             m.Reconcile: self.tasks.on_reconcile,
             m.Pong: self.tasks.on_pong,
             m.Ask: self._on_ask,
+            m.AskWhy: WhyDesk(self).on_ask,
             m.Print: self._on_print,
             m.Stop: self._on_stop,
         }

@@ -106,6 +106,11 @@ class Directory:
             or object_id in self._unwanted
         )
 
+    def owner(self, object_id: bytes) -> str:
+        """Of a tracked object, as far as it is known here."""
+        record = self._records.get(object_id)
+        return "" if record is None else record.owner
+
     def wait_for(self, task: Task, deps: list[Dep]) -> None:
         """Registers a task for deps whose values are not known yet."""
         missing = {dep.object_id for dep in deps}

@@ -77,7 +77,7 @@ class Scheduler:
 
     def submit(self, task: Task) -> bool:
         """Queues a task whose arguments are there. False when no amount of waiting can ever make it fit."""
-        shape = self._shape_of(task)
+        shape = self.shape_of(task)
         if not shape.feasible:
             return False
         task.seq = next(self._sequence)
@@ -96,7 +96,7 @@ class Scheduler:
         worker.used = used
         for part in held:
             task = part.task
-            shape = self._shape_of(task)
+            shape = self.shape_of(task)
             task.seq = next(self._sequence)
             lease = worker.leases[-1] if worker.leases else None
             if lease is None or lease.blocked or lease.shape is not shape or (part.blocked and lease.tasks):
@@ -322,16 +322,7 @@ class Scheduler:
             worker.leases and len(worker.leases[-1].tasks) > 1 for worker in self._workers.values()
         )
 
-    def workers(self) -> Collection[Worker]:
-        return self._workers.values()
-
-    def busy(self) -> bool:
-        """Whether anybody holds a lease."""
-        return self._staff.busy()
-
-    # ------------------------------------------------------------ inside
-
-    def _shape_of(self, task: Task) -> Shape:
+    def shape_of(self, task: Task) -> Shape:
         shape = self._last_shape
         if (
             shape is not None and shape.demand == task.demand and shape.exclusive == task.exclusive
@@ -346,9 +337,18 @@ class Scheduler:
         self._last_shape = shape
         return shape
 
+    def workers(self) -> Collection[Worker]:
+        return self._workers.values()
+
+    def busy(self) -> bool:
+        """Whether anybody holds a lease."""
+        return self._staff.busy()
+
+    # ------------------------------------------------------------ inside
+
     def _requeue(self, task: Task) -> None:
         """Back to its place by age, which is at or near the front."""
-        shape = self._shape_of(task)
+        shape = self.shape_of(task)
         queue = shape.queue
         older = next((i for i, other in enumerate(queue) if other.seq >= task.seq), len(queue))
         if older == len(queue) or queue[older] is not task:  # it is still there after a nested dispatch
@@ -415,7 +415,7 @@ class Scheduler:
             lease.awaits.popleft()
         for task in islice(lease.awaits, NEST_LOOKAHEAD):
             if task.state == QUEUED and not task.exclusive and self._may_nest(lease, task):
-                nested = Lease(self._shape_of(task))
+                nested = Lease(self.shape_of(task))
                 self._ledger.grant(nested)
                 worker.leases.append(nested)
                 task.nested = True

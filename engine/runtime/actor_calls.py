@@ -17,6 +17,7 @@ from .. import messages as m
 from ..backend import ActorInfo
 from ..cancelled import cancelled_error
 from ..exceptions import ActorDiedError, ActorUnavailableError, PendingCallsLimitExceeded
+from ..explanation import RUNNING, WAITING, short
 from ..ids import object_id
 from ..refs import ObjectRef
 from ..serialization import dump_engine_error, load_error
@@ -191,6 +192,36 @@ class ActorCalls:
                 self._process.endpoint.post(callee.worker, m.CancelCall(task, recursive))
         return True
 
+    def explain(self, task: bytes) -> m.Reason | None:
+        """Where a call of this process's is, as far as this process knows."""
+        with self._lock:
+            callee = self.in_flight.get(task)
+            call = None if callee is None else callee.in_flight.get(task)
+            if callee is not None and call is not None:
+                text = f"call {_name(call.spec)} was sent to its actor"
+                if not callee.worker:  # kill() was called, and what became of it has not been heard
+                    return m.Reason(WAITING, f"{text}, which is being killed")
+                return m.Reason(RUNNING, f"{text} on {callee.worker}", callee.worker)
+            for each in self._callees.values():
+                position = next((i for i, waiting in enumerate(each.waiting) if waiting.spec.task == task), None)
+                if position is not None:
+                    return self._why_waiting(each, position)
+        return None
+
+    def _why_waiting(self, callee: Callee, position: int) -> m.Reason:
+        spec = callee.waiting[position].spec
+        what = f"call {_name(spec)} waits at {self._process.process}"
+        if not callee.worker:
+            lives = f", which is being started again ({callee.incarnation} so far)" if callee.incarnation else ""
+            return m.Reason(WAITING, f"{what} for its actor{lives}:", "", [object_id(callee.id, 0)])
+        first = callee.waiting[0].spec
+        entries = self._process.objects.entries
+        missing = [dep.object_id for dep in first.deps if dep.value is None and entries[dep.object_id].value is None]
+        if not position:
+            return m.Reason(WAITING, f"{what} for its arguments:", "", missing)
+        behind = f"{what} behind {position} of the same caller"
+        return m.Reason(WAITING, f"{behind}; the first, {_name(first)}, waits for its arguments:", "", missing)
+
     def on_state(self, state: m.ActorState) -> None:
         callee = self._callees.get(state.actor)
         if callee is None:
@@ -255,3 +286,7 @@ class ActorCalls:
             oid = object_id(task, index)
             self._process.post_node(m.Stored(oid, m.Failed(error)))
             self._process.objects.arrived(oid, m.Failed(error))
+
+
+def _name(spec: m.Spec) -> str:
+    return f"{spec.name}.{spec.method} ({short(spec.task)})"

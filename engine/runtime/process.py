@@ -18,6 +18,7 @@ import msgspec
 from .. import messages as m
 from ..context import RuntimeContext
 from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError, UnsupportedError
+from ..explanation import Explanation
 from ..functions import Exported
 from ..ids import object_id, task_of
 from ..options import UNITS, NearObject, TaskOptions
@@ -30,6 +31,7 @@ from .actor_calls import ActorCalls
 from .addresses import Addresses
 from .arguments import NOTHING, pack_arguments
 from .endpoint import LINGER_MS, Endpoint
+from .explaining import Explaining
 from .futures import Futures
 from .handles import ActorHandles
 from .objects import Entry, ObjectTable
@@ -42,6 +44,10 @@ from .unfinished import SILENCE_SECONDS, Unfinished
 
 SPECS_PER_BATCH = 128
 FEW = 8
+WHY_SECONDS = 5.0
+EXPLAIN_SECONDS = 0.5
+"""That a ``get`` whose time is up takes to say why, at most; it never takes longer than it has waited."""
+
 log = logging.getLogger("rlflow.engine")
 
 
@@ -84,6 +90,7 @@ class ProcessBackend:
         self.objects.on_handle_gone = self.calls.forget
         self.reconciliation = Reconciliation(self.post_node)
         self.resuming = Resuming(self)
+        self.explaining = Explaining(self)
         self.report_work: Callable[[m.Report], None] = lambda report: None
         """Adds to the report for a new node what this process is doing."""
         self.unfinished = Unfinished()
@@ -102,6 +109,8 @@ class ProcessBackend:
             m.ActorState: lambda _, message: self.calls.on_state(message),
             m.ActorFound: lambda _, message: self.questions.answered(message.token, message),
             m.Answer: lambda _, message: self.questions.answered(message.token, message.payload),
+            m.AskWhy: self.explaining.on_ask,
+            m.Because: lambda _, message: self.questions.answered(message.token, message),
             m.FreeBlocks: lambda _, message: self.storage.free(message.blocks),
             m.GiveRoom: lambda *_: self.storage.arena.give_back(),
             m.WorkerDied: self._on_worker_died,
@@ -239,9 +248,15 @@ class ProcessBackend:
 
         if not self.wait_until(ready, timeout, refs):
             missing = [ref for ref, entry in zip(refs, entries, strict=True) if entry.value is None]
-            raise GetTimeoutError(
-                f"{len(missing)} of {len(refs)} objects were not ready after {timeout} s; the first is {missing[0]!r}"
-            )
+            assert timeout is not None
+            why = self.explaining.explain(missing[0].binary(), min(timeout, EXPLAIN_SECONDS))
+            count = f"{len(missing)} of {len(refs)} objects"
+            raise GetTimeoutError(f"{count} were not ready after {timeout} s; the first is {missing[0]!r}.\n{why}")
+
+    def why(self, ref: ObjectRef) -> Explanation:
+        self.endpoint.flush()
+        self.entries_of((ref,))
+        return self.explaining.explain(ref.binary(), WHY_SECONDS)
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None

@@ -17,20 +17,35 @@ class Questions:
     def __init__(self, process: ProcessBackend) -> None:
         self._process = process
         self._tokens = count(1)
+        self._open: set[int] = set()
         self._answers: dict[int, Any] = {}
 
     def next_token(self) -> int:
         return next(self._tokens)
 
     def answered(self, token: int, answer: Any) -> None:
-        self._answers[token] = answer
+        if token in self._open:
+            self._answers[token] = answer
 
     def ask(self, token: int, question: m.Wire) -> Any:
         """The node's answer, which bears the token that the question has."""
+        self._open.add(token)
         self._process.resuming.ask(token, question)
         self._process.wait_until(lambda: token in self._answers, None, ())
         self._process.resuming.answered(token)
+        self._open.discard(token)
         return self._answers.pop(token)
+
+    def try_to_ask(self, peer: str, token: int, question: m.Wire, limit: float) -> Any:
+        """What a process answers within ``limit`` seconds, or None. A task that asks keeps its CPUs and its queue."""
+        self._open.add(token)
+        endpoint = self._process.endpoint
+        try:
+            endpoint.post(peer, question)
+            endpoint.wait_until(lambda: token in self._answers or bool(self._process.failure), limit)
+        finally:
+            self._open.discard(token)
+        return self._answers.pop(token, None)
 
     def amounts(self, what: str) -> dict[str, float]:
         """Numbers by name: see ``Daemon._on_ask`` for what there is."""

@@ -13,6 +13,8 @@ class TaskScope:
     """The program that submits right now; its operations take their ids from here (see ``ids.py``)."""
 
     spec: m.Spec | None = None
+    started = 0.0
+    """When a task began; on the clock of the wall."""
 
     def __init__(self, task: bytes | None, actor: bytes | None, attempt: int, name: bytes | None = None) -> None:
         self.task = task

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .. import messages as m
+from ..explanation import QUEUED, RUNNING, short
 from ..runtime.endpoint import Endpoint
 from ..runtime.scope import current_scope
 from .attempt import REPORT_SECONDS, Attempt, node_first
@@ -95,6 +96,21 @@ class ActorHost:
                 self.concurrent.cancel(message.task)
             if message.task not in self._raw_calls:  # it has ended in this moment
                 cancellation.ended(message.task)
+
+    def explain(self, task: bytes) -> m.Reason | None:
+        """What is to be said of a call that has arrived and is not reported."""
+        arrived = list(self._raw_calls.items())
+        ahead = next((i for i, (arrival, _) in enumerate(arrived) if arrival == task), -1)
+        if ahead < 0:
+            return None
+        if self.concurrent is not None:
+            return m.Reason(RUNNING, f"it has arrived; {ahead} calls that came before it have not ended")
+        running = self._backend.explain_running(arrived[0][0], 0)
+        if not ahead:
+            return running
+        first = m.decode_spec(arrived[0][1])
+        what = f"it is in the actor's queue behind {ahead}; {first.name}.{first.method} ({short(first.task)}) is first"
+        return m.Reason(QUEUED, f"{what}: {running.text}", "", running.waits_for)
 
     # ------------------------------------------------------------ its life
 

@@ -46,7 +46,7 @@ class Attempt(TaskScope):
         """Refs inside the returns. Nobody may count them down before the node knows the objects that hold them."""
         self._backend = backend
         self._description = description
-        self._started = time.time()
+        self.started = time.time()
         self._begin = time.perf_counter()
 
     def arguments(self, resolved: list[m.Dep]) -> tuple[Sequence[Any], dict[str, Any]]:
@@ -141,7 +141,7 @@ class Attempt(TaskScope):
         if duration is None:
             duration = time.perf_counter() - self._begin
         return m.Outcome(
-            self.spec.task, self.attempt, backend.process, self.status, self._started, duration, values,
+            self.spec.task, self.attempt, backend.process, self.status, self.started, duration, values,
             backend.objects.retained(self.adopted) if self.adopted else [],
         )
 

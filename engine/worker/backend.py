@@ -7,10 +7,12 @@ run, on top, tasks that it waits for (depth first; see ``node/scheduler.py``).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import messages as m
+from ..explanation import RUNNING, seconds
 from ..ids import TASK_BYTES, child_scope, task_of
 from ..refs import ObjectRef
 from ..runtime.process import ProcessBackend
@@ -34,6 +36,8 @@ class WorkerBackend(ProcessBackend):
         self.cancellation = Cancellation()
         self.running: list[m.Running] = []
         """From the task at the bottom to the one on top, which the others wait for."""
+        self._waits: list[Sequence[ObjectRef]] = []
+        """What the tasks in ``running`` wait for in ``get``, in the same order; or what an actor's call waits for."""
         self.taking = threading.Lock()
         """Held while a task moves from the queue to those that run."""
         self._main = threading.get_ident()
@@ -41,6 +45,18 @@ class WorkerBackend(ProcessBackend):
         self.give_back: Callable[[], list[bytes]]
         self.give_back_late: Callable[[], None]
         super().__init__(session, process, TaskScope(NO_TASK, None, 0), node_inbox=node_inbox)
+
+    def explain_running(self, task: bytes, index: int) -> m.Reason:
+        """What is to be said of a task, the one at ``index`` in ``running``, or of an actor's call."""
+        scope = self.program_scope
+        lasts = "it has begun"
+        if scope.task == task:
+            lasts = f"it has been running for {seconds(time.time() - scope.started)}"
+        waits = self._waits[index: index + 1]
+        if not waits:
+            return m.Reason(RUNNING, lasts)
+        refs = [ref.binary() for ref in waits[0]]
+        return m.Reason(RUNNING, f"{lasts} and waits in get() for:" if refs else f"{lasts} and waits", "", refs)
 
     def cancel_below(self, task: bytes) -> None:
         """Ends what a task or call has submitted from here."""
@@ -50,7 +66,7 @@ class WorkerBackend(ProcessBackend):
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef]) -> bool:
         endpoint = self.endpoint
         if self.scope.actor is not None or threading.get_ident() != self._main or self.scope.task is None:
-            return self._blocked_actor(ready, timeout)
+            return self._blocked_actor(ready, timeout, refs)
         may_nest = timeout is None and bool(refs)
         awaits = list({task_of(ref.binary()) for ref in refs}) if may_nest else []
         with self.endpoint.posting:
@@ -60,6 +76,7 @@ class WorkerBackend(ProcessBackend):
         queue = self.queue
         scope = self.scope
         self.cancellation.beneath.append(scope.task or b"")
+        self._waits.append(refs)
         try:
             while True:
                 done = endpoint.wait_until(lambda: ready() or bool(queue), timeout)
@@ -70,13 +87,14 @@ class WorkerBackend(ProcessBackend):
                     self.run_one()
                     self.cancellation.check(scope.task)
         finally:
+            self._waits.pop()
             self.cancellation.beneath.pop()
             self.program_scope = scope
             with self.endpoint.posting:
                 running.blocked = False
                 self.post_node(m.Unblocked())
 
-    def _blocked_actor(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+    def _blocked_actor(self, ready: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef]) -> bool:
         """An actor's process runs nothing but the actor's calls, and those in order."""
         if threading.get_ident() != self._main:
             return self.endpoint.wait_until(ready, timeout)
@@ -84,9 +102,11 @@ class WorkerBackend(ProcessBackend):
         with self.endpoint.posting:
             running.blocked = True
             self.post_node(m.Blocked([], []))
+        self._waits.append(refs)
         try:
             return self.endpoint.wait_until(ready, timeout)
         finally:
+            self._waits.pop()
             with self.endpoint.posting:
                 running.blocked = False
                 self.post_node(m.Unblocked())

@@ -26,6 +26,7 @@ from .. import runtime_env
 from ..cancelled import cancelled_error
 from ..control_store import StoreReader
 from ..exceptions import EngineError
+from ..explanation import QUEUED
 from ..functions import LoadedFunctions, load
 from ..ids import TASK_BYTES
 from ..refs import ObjectRef
@@ -64,6 +65,7 @@ class Executor:
         backend.give_back = self._give_back
         backend.give_back_late = self._give_back_late
         backend.report_work = self._report_work
+        backend.explaining.of_work = self._explain
         drain = backend.objects.drain
 
         def before_flush() -> None:
@@ -123,6 +125,20 @@ class Executor:
         report.environment = backend.environment
         report.gpus = backend.gpus
         report.used = self._started_task[:] != NO_TASK
+
+    def _explain(self, task: bytes) -> m.Reason | None:
+        """What is to be said of a task or call that this process has."""
+        backend = self._backend
+        if self._actor.id is not None and task != self._actor.id:
+            return self._actor.explain(task)
+        with backend.taking:
+            running = list(backend.running)
+        for i, each in enumerate(running):
+            if m.decode_spec(each.task.spec).task == task:
+                return backend.explain_running(task, i)
+        queued = [item for item in list(self.queue) if isinstance(item, m.Assignment)]
+        waits = any(m.decode_spec(item.spec).task == task for item in queued)
+        return m.Reason(QUEUED, "it has not begun") if waits else None
 
     def _give_back(self) -> list[bytes]:
         """Takes out the tasks that have not been started; an actor's calls stay."""
