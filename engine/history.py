@@ -34,6 +34,8 @@ class History:
         self.limit = limit
         self.needed: Callable[[bytes], bool] = lambda task: False
         """Whether something live needs what is recorded under a task id."""
+        self.overfull = False
+        """It was twice as large as it should be when it was last looked at."""
         self._tables = tables
         with env.begin() as txn:
             cursor = txn.cursor(tables["ages"])
@@ -48,7 +50,9 @@ class History:
         young = self._young + ids
         number, flushed = self._next, self.flushed
         if len(young) >= IDS_PER_RECORD * TASK_BYTES or (all_of_it and young):
-            kept, deleted = self._cut(txn) if self._used(txn) > self.limit else (b"", 0)
+            used = self._used(txn)
+            self.overfull = used > 2 * self.limit
+            kept, deleted = self._cut(txn) if used > self.limit else (b"", 0)
             txn.put(number.to_bytes(8, "big"), young + kept, db=self._tables["ages"], append=True)
             if deleted:
                 flushed += deleted

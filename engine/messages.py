@@ -277,6 +277,15 @@ class Stored(Wire, tag="stored"):
 
     object_id: bytes
     value: Value
+    task: bytes = b""
+    """In which it was put, if it is large and was put in one."""
+
+
+class Copied(Wire, tag="copied"):
+    """Answer to :class:`Copy`: the copy, or None when it could not be made."""
+
+    object_id: bytes
+    copy: Shm | None
 
 
 class Escaped(Wire, tag="escaped"):
@@ -400,7 +409,7 @@ class Stop(Wire, tag="stop"):
 
 ToNode: TypeAlias = (
     Hello | Report | Function | Submit | WantAcknowledgement | Done | Logged | Ran | Checkpointed | Seen | Blocked
-    | Unblocked | Returned | Retiring | Cancel | Resolve | Lost | Stored | Escaped | Hold | Release | NeedRoom
+    | Unblocked | Returned | Retiring | Cancel | Resolve | Lost | Stored | Copied | Escaped | Hold | Release | NeedRoom
     | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | AskWhy
     | Print
     | Stop
@@ -543,6 +552,17 @@ class FreeBlocks(Wire, tag="free_blocks"):
     blocks: list[tuple[str, int]]
 
 
+class Copy(Wire, tag="copy"):
+    """Copy a value of your arena to disk; answered with :class:`Copied`."""
+
+    object_id: bytes
+    value: Shm
+
+
+class LookAfterMemory(Wire, tag="look_after_memory"):
+    """Files of the store are gone, though nobody freed what was in them: write no more into those that were yours."""
+
+
 class GiveRoom(Wire, tag="give_room"):
     """Give the free memory of your arena back: another process lacks room."""
 
@@ -568,8 +588,8 @@ class Exit(Wire, tag="exit"):
 
 ToProcess: TypeAlias = (
     Welcome | Resume | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | Results | Resolved
-    | Call | ActorState | ActorFound | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | GiveRoom
-    | Answer | AskWhy | Because | Warning | Print | Exit
+    | Call | ActorState | ActorFound | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | Copy
+    | LookAfterMemory | GiveRoom | Answer | AskWhy | Because | Warning | Print | Exit
 )
 
 

@@ -27,9 +27,11 @@ from ..supervisor import GIVES_UP
 from .actor_desk import ActorDesk
 from .cancel_desk import CancelDesk
 from .journal import Journal
+from .lineage_desk import LineageDesk
 from .memory_guard import MemoryGuard
 from .object_desk import ObjectDesk
 from .pool import Process, WorkerPool
+from .rebuild_desk import RebuildDesk
 from .recovery_desk import RecoveryDesk
 from .scheduler import Plan, Scheduler, Task
 from .successor import Successor
@@ -78,6 +80,8 @@ class Daemon:
         self.scheduler = Scheduler(session.capacity, prestart=cpus)
         self.objects = ObjectDesk(self)
         self.tasks = TaskDesk(self)
+        self.lineage = LineageDesk(self)
+        self.rebuild = RebuildDesk(self)
         self.cancels = CancelDesk(self)
         self.actors = ActorDesk(self)
         self.recovery = RecoveryDesk(self)
@@ -111,6 +115,7 @@ class Daemon:
             m.Resolve: self.objects.on_resolve,
             m.Lost: self.objects.on_lost,
             m.Stored: self.objects.on_stored,
+            m.Copied: self.lineage.on_copied,
             m.Escaped: self.objects.on_escaped,
             m.Hold: self.objects.on_hold,
             m.Release: self.objects.on_release,
@@ -258,7 +263,7 @@ class Daemon:
         """Whether the store must keep what it has of a task: it has not ended, or an object of it lives."""
         return (
             task in self.tasks.tasks or task in self.objects.directory.producers or self.actors.table.is_living(task)
-            or self.recovery.needs(task)
+            or self.recovery.needs(task) or self.lineage.needs(task)
         )
 
     def _assignment(self, task: Task) -> m.Assignment:
@@ -322,6 +327,7 @@ class Daemon:
         self.tasks.release(self.tasks.owners.ended(worker))
         pins = self.tasks.needed_by_tasks_of(worker)
         self.objects.free(self.objects.directory.process_died(worker, pins))
+        self.lineage.process_ended(worker)
         self.objects.drop_segments(worker)
         self._mail.forget(worker)
         if self.roles.pop(worker, None) is not None:
@@ -359,6 +365,7 @@ class Daemon:
                 "living actors": self.actors.table.living(),
                 "known actors": len(self.actors.table),
                 **self.objects.directory.census(),
+                "ancestors": len(self.lineage.ancestry),
             }
         else:
             amounts = self.scheduler.free if ask.what == "available" else self.scheduler.capacity

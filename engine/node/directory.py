@@ -14,6 +14,11 @@ straight from the worker, may release an object before the node hears that it ex
 Only objects that need it are tracked: large ones, ones with refs inside, ones whose refs left their owner. A small
 result that only its owner ever saw leaves no trace here.
 
+*Loss.* The memory of an object may be gone although nobody freed it. Its record stays then, without a value, and
+whoever needs it waits as for one that is still to come (``rebuild_desk.py`` has it made again). An object that was
+freed and is needed once more, because another one is to be made from it, is in the same state, held by the task that
+needs it.
+
 *Remembering.* What must outlive the node (``journal.py``) is marked in ``changed``: the records, except that a
 container holds what is inside, which follows from its value.
 """
@@ -57,6 +62,8 @@ class Snapshot(Wire):
     """The value is the one that the control store has."""
     holders: dict[bytes, int]
     copies: tuple[Shm, ...]
+    lost: list[bytes] | None = None
+    """What was inside, if its memory is gone."""
 
 
 @dataclass
@@ -81,6 +88,8 @@ class Directory:
         self._dead: set[bytes] = set()
         self._unwanted: set[bytes] = set()
         """To be freed on arrival."""
+        self._lost: dict[bytes, list[bytes]] = {}
+        """Objects whose memory is gone, with the refs that were inside."""
         self.segments: Counter[str] = Counter()
         """Live objects by segment of shared memory."""
         self.producers: Counter[bytes] = Counter()
@@ -144,6 +153,7 @@ class Directory:
         if not isinstance(value, Failed):
             for inner in value.refs:
                 self._add(inner, object_id, 1)
+        freed = self._found(object_id, value) if self._lost else Freed()
         if object_id in self._unwanted:
             self._unwanted.remove(object_id)
             self.changed.add(object_id)
@@ -163,7 +173,8 @@ class Directory:
             if not self._missing[waiter.id]:
                 del self._missing[waiter.id]
                 ready.append(waiter)
-        return ready, askers, self._collect(object_id)
+        _merge(freed, self._collect(object_id))
+        return ready, askers, freed
 
     def resolved(self, task_id: bytes) -> list[Dep]:
         """The values found for a task's pending deps; kept for a re-run until :meth:`forget`."""
@@ -177,6 +188,41 @@ class Directory:
     def unresolved(self, task: Task) -> list[bytes]:
         """The deps a waiting task still lacks."""
         return [dep.object_id for dep in task.payload.spec.deps if task in self._waiting.get(dep.object_id, ())]
+
+    # ------------------------------------------------------------ loss
+
+    def is_lost(self, object_id: bytes) -> bool:
+        return object_id in self._lost
+
+    def lose(self, object_id: bytes) -> None:
+        """The memory of an object that exists is gone."""
+        record = self._records[object_id]
+        assert isinstance(record.value, Shm)
+        self._lost[object_id] = record.value.refs
+        self.segments[record.value.segment] -= 1
+        record.value = None
+        self.changed.add(object_id)
+
+    def need_again(self, object_id: bytes, holder: bytes) -> None:
+        """An object that was freed is needed once more, by ``holder`` alone."""
+        self._record(object_id).released = True
+        self._lost[object_id] = []
+        self._add(object_id, holder, 1)
+        self.changed.add(object_id)
+
+    def is_tracked(self, object_id: bytes) -> bool:
+        return object_id in self._records
+
+    def _found(self, object_id: bytes, value: Value) -> Freed:
+        """If the object was lost: it is here again, or will never be. What else was inside is held by it no more."""
+        freed = Freed()
+        inside = () if isinstance(value, Failed) else value.refs
+        for inner in self._lost.pop(object_id, ()):
+            record = self._records.get(inner)
+            if inner not in inside and record is not None and record.holders.pop(object_id, None) is not None:
+                self.changed.add(inner)
+                _merge(freed, self._collect(inner))
+        return freed
 
     # ------------------------------------------------------------ holding
 
@@ -205,24 +251,26 @@ class Directory:
         self.changed.add(object_id)
         record = self._records.get(object_id)
         if record is not None:
-            record.owner = owner
-            record.released = False
+            self._give(object_id, record, owner)
 
     def adopt(self, object_id: bytes, owner: str) -> bool:
-        """Gives an object whose owner died a new one; False when it has been freed."""
+        """Gives an object a new owner, that of a task that runs once more; False when it has been freed."""
         record = self._records.get(object_id)
-        if record is None or record.value is None:
+        if record is None or (record.value is None and object_id not in self._lost):
             return False
-        record.owner = owner
-        record.released = False
+        self._give(object_id, record, owner)
         self.changed.add(object_id)
         return True
 
-    def release(self, object_id: bytes) -> Freed:
-        """The owner needs it no more."""
+    def release(self, object_id: bytes, sender: str = "") -> Freed:
+        """The owner needs it no more. ``sender``, where it may be another one: an earlier owner, or a borrower."""
         record = self._records.get(object_id)
         if record is None:
             return Freed(unseen=[object_id])
+        if sender and record.owner and sender != record.owner:
+            if sender.encode() not in record.holders:
+                return Freed()
+            return self.hold(object_id, sender.encode(), -1)
         record.released = True
         self.changed.add(object_id)
         return self._collect(object_id)
@@ -271,6 +319,7 @@ class Directory:
             "objects waited for": len(self._waiting),
             "arguments found": len(self._resolved),
             "objects to be freed on arrival": len(self._unwanted),
+            "objects that are lost": len(self._lost),
         }
 
     # ------------------------------------------------------------ remembering
@@ -283,7 +332,8 @@ class Directory:
         record.written = True
         in_store = isinstance(record.value, Inline)
         value = None if in_store else record.value
-        return Snapshot(record.owner, record.released, value, in_store, record.holders, record.copies)
+        lost = self._lost.get(object_id)
+        return Snapshot(record.owner, record.released, value, in_store, record.holders, record.copies, lost)
 
     def restore(
         self, snapshots: dict[bytes, Snapshot | None], dead: set[str], stored: Callable[[bytes], Value | None]
@@ -299,6 +349,8 @@ class Directory:
             record.released = snapshot.released
             record.holders = snapshot.holders
             record.copies = snapshot.copies
+            if snapshot.lost is not None:
+                self._lost[object_id] = snapshot.lost
             record.value = stored(object_id) if snapshot.in_store else snapshot.value
             for block in (*record.copies, record.value):
                 if isinstance(block, Shm):
@@ -318,11 +370,18 @@ class Directory:
             record.released = owner.encode() in self._dead
         elif owner:
             dead = owner.encode() in self._dead
-            if record.owner and owner != record.owner and not dead:  # it died, and this is its next attempt
-                record.released = False
+            if record.owner and owner != record.owner and not dead:  # its task's next attempt
+                self._give(object_id, record, owner)
             record.owner = owner
             record.released |= dead
         return record
+
+    def _give(self, object_id: bytes, record: Record, owner: str) -> None:
+        """A new owner. The last one, if it lives and needs the object, holds it from here on, until it releases it."""
+        if record.owner and record.owner != owner and not record.released:
+            self._add(object_id, record.owner.encode(), 1)
+        record.owner = owner
+        record.released = False
 
     def _drop(self, object_id: bytes) -> None:
         if self._records.pop(object_id).written:
@@ -356,16 +415,19 @@ class Directory:
                 continue
             self._drop(object_id)
             freed.objects.append(object_id)
-            if value is None:
+            inside = self._lost.pop(object_id, None)
+            if value is None and inside is None:
                 if record.owner.encode() not in self._dead:
                     freed.unseen.append(object_id)
                 continue
-            if isinstance(value, Shm):
-                for copy in (value, *record.copies):
+            for copy in (value, *record.copies):
+                if isinstance(copy, Shm):
                     self.segments[copy.segment] -= 1
                     freed.blocks.append((owner_of(copy.segment), copy.segment, copy.offset))
-            if not isinstance(value, Failed):
-                for inner in value.refs:
+            if value is not None and not isinstance(value, Failed):
+                inside = value.refs
+            if inside:
+                for inner in inside:
                     inner_record = self._records.get(inner)
                     if inner_record is not None and inner_record.holders.pop(object_id, None) is not None:
                         candidates.append(inner)

@@ -39,18 +39,22 @@ class ObjectDesk:
     def on_lost(self, sender: str, message: m.Lost) -> None:
         oid = message.object_id
         value = self.value(oid)
+        if isinstance(value, m.Shm) and self._node.rebuild.is_gone(oid, value):
+            value = self.value(oid)
         if value is None:
             self.directory.ask(sender, oid)
             return
         if value == message.value:
             value = m.Failed(dump_engine_error(ObjectLostError(
-                f"ObjectRef({oid.hex()}) is lost: its memory {message.value.segment} is gone"
+                f"ObjectRef({oid.hex()}) is in {message.value.segment}, and {sender} could not read it there"
             )))
         self._node.post(sender, m.Resolved(oid, value))
 
     def on_stored(self, sender: str, message: m.Stored) -> None:
         if not isinstance(message.value, m.Shm):
             self._node.store.add_stored(message.object_id, message.value)
+        else:
+            self._node.lineage.put(message.object_id, message.value, sender, message.task)
         self.exists(message.object_id, message.value, sender)
 
     def on_escaped(self, sender: str, message: m.Escaped) -> None:
@@ -65,7 +69,7 @@ class ObjectDesk:
 
     def on_release(self, sender: str, message: m.Release) -> None:
         for oid in message.ids:
-            self.free(self.directory.release(oid))
+            self.free(self.directory.release(oid, sender))
 
     def on_need_room(self, sender: str, _: m.NeedRoom) -> None:
         for process in self._node.roles:
@@ -79,6 +83,8 @@ class ObjectDesk:
         known = self.directory.known(oid)
         if known is not None:
             return known
+        if self.directory.is_lost(oid):
+            return self._node.rebuild.sought(oid)
         stored = self._node.store.value(oid)
         if isinstance(stored, m.Shm):  # recorded with its task, but tracked no more
             lost = ObjectLostError(f"ObjectRef({oid.hex()}) has been freed: nobody held it")
@@ -95,7 +101,10 @@ class ObjectDesk:
 
     def free(self, freed: Freed) -> None:
         blocks: dict[str, list[tuple[str, int]]] = {}
+        ancestry = self._node.lineage.ancestry
         for process, segment, offset in freed.blocks:
+            if ancestry.is_copy(segment, offset):
+                continue
             blocks.setdefault(process, []).append((segment, offset))
         for process, its in blocks.items():
             if process in self._node.roles:
@@ -105,6 +114,8 @@ class ObjectDesk:
         for oid in freed.objects:
             if oid.endswith(HANDLE_INDEX):
                 self._node.actors.handles_gone(oid[:-2])
+        if freed.objects and len(ancestry):
+            self._node.lineage.freed(freed.objects)
         for oid in freed.unseen:
             if not oid.endswith(HANDLE_INDEX) and self._node.store.value(oid) is None:
                 self.directory.unwanted(oid)

@@ -80,6 +80,11 @@ class TaskDesk:
     def _found_again(self, spec: m.Spec) -> bool:
         """A parent that is re-run submits its children again; those that run or have ended are not run twice."""
         task = self.tasks.get(spec.task)
+        if task is not None and self._node.rebuild.is_run_again(spec.task):
+            self._node.rebuild.claimed(spec.task, spec.owner)
+            for index in range(spec.num_returns):
+                self._node.objects.directory.wanted_again(object_id(spec.task, index), spec.owner)
+            return True
         if task is not None:
             task.payload.spec.owner = spec.owner
             task.payload.raw = msgspec.Raw(m.encode(task.payload.spec))
@@ -143,6 +148,9 @@ class TaskDesk:
                 continue
             del self.tasks[task.id]
             if task.attempt:
+                if node.rebuild.is_run_again(task.id):
+                    node.rebuild.ended(task, outcome, sender)
+                    continue
                 node.journal.finished(task)
             spec = task.payload.spec
             self.record(outcome, raw, spec.owner)
@@ -159,6 +167,7 @@ class TaskDesk:
             if spec.deps:
                 node.objects.directory.forget(task.id)
             if spec.deps or spec.nested:
+                node.lineage.ended(task, outcome)
                 needed = [dep.object_id for dep in spec.deps] + spec.nested
                 node.objects.free(node.objects.directory.task_ended(task.id, needed))
         if size:
@@ -226,6 +235,9 @@ class TaskDesk:
         self.tasks.pop(task.id, None)
         values: list[m.Value] = [m.Failed(error)] * max(1, task.payload.spec.num_returns)
         outcome = m.Outcome(task.id, task.attempt, worker, status, 0.0, 0.0, values)
+        if self._node.rebuild.is_run_again(task.id):
+            self._node.rebuild.ended(task, outcome, worker)
+            return
         self.record(outcome, msgspec.Raw(m.encode(outcome)), task.payload.spec.owner)
         self._node.post(task.payload.spec.owner, m.Results([outcome]))
 

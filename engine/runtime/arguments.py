@@ -52,7 +52,8 @@ def pack_arguments(process: ProcessBackend, args: tuple[Any, ...], kwargs: dict[
     value = process.storage.pack(serialized)
     if isinstance(value, m.Inline):
         return Packed(value, deps, nested, pins)
-    ref = process.objects.own_put(object_id(process.scope.next_task(), 0), value, serialized.refs)
+    scope = process.scope
+    ref = process.objects.own_put(object_id(scope.next_task(), 0), value, serialized.refs, scope.task or b"")
     return Packed(None, [m.Dep(WHOLE, ref.binary(), value), *deps], nested, [*pins, ref])
 
 

@@ -60,15 +60,18 @@ class ObjectTable:
         self.entries[object_id] = Entry(True, 1)
         return ObjectRef(object_id, self.release)
 
-    def own_put(self, object_id: bytes, value: m.Inline | m.Shm, inner: list[ObjectRef]) -> ObjectRef:
-        """A new object with its value, and the refs inside it; large ones are announced to the node at once."""
+    def own_put(self, object_id: bytes, value: m.Inline | m.Shm, inner: list[ObjectRef], task: bytes) -> ObjectRef:
+        """A new object with its value, and the refs inside it, put in ``task`` if in any.
+
+        Large ones are announced to the node at once.
+        """
         entry = self.entries[object_id] = Entry(True, 1)
         entry.value = value
         entry.is_put = True
         entry.pins = inner or None
         if isinstance(value, m.Shm):
             entry.tracked = True
-            self._post(m.Stored(object_id, value))
+            self._post(m.Stored(object_id, value, task))
         return ObjectRef(object_id, self.release)
 
     def adopt(self, object_id: bytes, register: bool, container: list[ObjectRef] | None = None) -> ObjectRef:

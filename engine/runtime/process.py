@@ -112,6 +112,10 @@ class ProcessBackend:
             m.AskWhy: self.explaining.on_ask,
             m.Because: lambda _, message: self.questions.answered(message.token, message),
             m.FreeBlocks: lambda _, message: self.storage.free(message.blocks),
+            m.Copy: lambda _, message: self.post_node(
+                m.Copied(message.object_id, self.storage.arena.copy_to_disk(message.value))
+            ),
+            m.LookAfterMemory: lambda *_: self.storage.arena.forget_lost(),
             m.GiveRoom: lambda *_: self.storage.arena.give_back(),
             m.WorkerDied: self._on_worker_died,
             m.Reconciled: lambda _, message: self.reconciliation.answered(message.page),
@@ -219,7 +223,8 @@ class ProcessBackend:
         for inner in serialized.refs:
             self.objects.escape(inner)
         packed = self.storage.pack(serialized)
-        return self.objects.own_put(object_id(self.scope.next_task(), 0), packed, serialized.refs)
+        scope = self.scope
+        return self.objects.own_put(object_id(scope.next_task(), 0), packed, serialized.refs, scope.task or b"")
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         self.endpoint.flush()  # first of all: what is waited for may not have been sent yet

@@ -26,7 +26,7 @@ from itertools import count
 from ..exceptions import ObjectStoreFullError
 from ..messages import Shm
 from ..serialization import Serialized
-from .segment import DiskSegment, Folders, MemorySegment, block_size, page_end, segment_name
+from .segment import HEADER, DiskSegment, Folders, MemorySegment, block_size, page_end, segment_name
 
 FIRST_SEGMENT = 4 << 20
 LARGEST_STEP = 256 << 20
@@ -56,7 +56,7 @@ class Arena:
         if size > self._capacity:
             return None
         with self._lock:
-            for segment in self._memory.values():
+            for segment in list(self._memory.values()):
                 offset = segment.blocks.allocate(size)
                 if offset is None:
                     continue
@@ -82,16 +82,10 @@ class Arena:
         Raises ObjectStoreFullError, with size, capacity and the fix, when the disk has none either.
         """
         parts, sizes = _parts(value)
-        generation = next(self._generations)
         size = block_size(sizes)
         try:
             with self._lock:
-                segment, offset = self._allocate_on_disk(size)
-                try:
-                    segment.write(offset, generation, parts)
-                except OSError:
-                    segment.blocks.free(offset)
-                    raise
+                return self._place_on_disk(parts, sizes, refs)
         except OSError as error:
             raise ObjectStoreFullError(
                 f"no room for an object of {size / 1e6:.1f} MB: the object store has {self._capacity / 1e6:.0f} MB "
@@ -99,7 +93,6 @@ class Arena:
                 f"{self._folders.disk}: {error.strerror}. Drop refs that are no longer needed, or pass a larger "
                 "object_store_memory, or an object_spilling_directory with more room, to engine.init()"
             ) from error
-        return Shm(segment.name, offset, sizes, refs, generation)
 
     def free(self, name: str, offset: int) -> bool:
         """Gives a block back; whether there is more room in memory now."""
@@ -107,9 +100,34 @@ class Arena:
             if name in self._memory:
                 self._memory[name].free(offset)
                 return True
-            if self._disk[name].free(offset):
+            if name in self._disk and self._disk[name].free(offset):  # it may be lost
                 del self._disk[name]
             return False
+
+    def copy_to_disk(self, value: Shm) -> Shm | None:
+        """Another copy of a value that lies here; None when there is no room for it, or it is lost."""
+        at = value.offset + HEADER
+        try:
+            with open(self._folders.path(value.segment), "rb") as file:
+                data = memoryview(os.pread(file.fileno(), block_size(value.sizes) - HEADER, at))
+            if data.nbytes < block_size(value.sizes) - HEADER:
+                return None
+            with self._lock:
+                return self._place_on_disk([data], value.sizes, value.refs)
+        except OSError:
+            return None
+
+    def forget_lost(self) -> None:
+        """Writes no more into segments whose files are gone, or cut short: nobody could read it."""
+        with self._lock:
+            for segments in (self._memory, self._disk):
+                for name in list(segments):
+                    try:
+                        whole = os.stat(segments[name].path).st_size >= segments[name].blocks.capacity
+                    except FileNotFoundError:
+                        whole = False
+                    if not whole:
+                        del segments[name]
 
     def give_back(self) -> None:
         """Gives the pages of all free blocks to whoever needs them."""
@@ -141,7 +159,9 @@ class Arena:
             except OSError as error:
                 segment.blocks.free(offset)
                 segment.give_back()
-                if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+                if isinstance(error, FileNotFoundError):  # it is lost
+                    del self._memory[segment.name]
+                elif error.errno not in (errno.ENOSPC, errno.ENOMEM):
                     raise
                 return False
         segment.blocks.free(offset)
@@ -153,6 +173,21 @@ class Arena:
         self._memory[name] = segment
         self._next_size = min(self._next_size * 2, LARGEST_STEP)
         return segment
+
+    def _place_on_disk(self, parts: Sequence[memoryview], sizes: list[int], refs: list[bytes]) -> Shm:
+        """Raises OSError when there is no room."""
+        generation = next(self._generations)
+        while True:
+            segment, offset = self._allocate_on_disk(block_size(sizes))
+            try:
+                segment.write(offset, generation, parts)
+            except FileNotFoundError:  # it is lost
+                del self._disk[segment.name]
+                continue
+            except OSError:
+                segment.blocks.free(offset)
+                raise
+            return Shm(segment.name, offset, sizes, refs, generation)
 
     def _allocate_on_disk(self, size: int) -> tuple[DiskSegment, int]:
         if size <= DISK_SEGMENT:

@@ -108,6 +108,10 @@ class SegmentReader:
             self._segments[name] = memory
         return memory
 
+    def forget_segment(self, name: str) -> None:
+        """Its mapping ends with the arrays over it."""
+        self._segments.pop(name, None)
+
     def forget(self, process: str) -> None:
         """Its mappings end with the arrays over them."""
         self._dead.add(process)

@@ -207,8 +207,9 @@ class Executor:
     def _report(self, spec: m.Spec, outcome: m.Outcome) -> None:
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
-        if outcome.status == m.RETRIED:
+        if outcome.status == m.RETRIED or not spec.owner:  # or it runs for the sake of what was lost
             endpoint.batch(m.NODE, m.Done, raw)
+            self.kept.pop(spec.task, None)
             endpoint.flush()
             return
         if node_first(outcome):

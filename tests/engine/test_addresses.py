@@ -81,7 +81,7 @@ def test_it_is_awaited_and_a_future():
 def test_it_is_lost():
     """Somebody has removed the file, and nobody has mapped it."""
 
-    @engine.remote
+    @engine.remote(max_retries=0)
     def make():
         return CONTENT
 

@@ -1,0 +1,157 @@
+"""From what living objects were made, as far as that is needed to make them again. No I/O.
+
+The problem: a lost object is made again by its task, from arguments that may have been freed since, by theirs. The
+control store must keep the specs of all of these as long as the object lives, and no longer; and a program that makes
+each state from the one before, for ever, must neither keep them all nor wait for a replay from the beginning.
+
+*Counting.* A task that made something large (or a large ``put``) is needed while an object of it lives, or while
+something is needed that was made from it. These are references of one task to another, counted like those of objects:
+when the last one goes, what the task was made from is let go in turn.
+
+*Cutting.* Where ``MOST_LINKS`` such links lie behind a task, what it made is copied to disk. Once the copies are
+there the task can do without its ancestors, and lets them go. The copies live as long as the task is needed, beyond
+the life of the objects themselves: the replay of a descendant begins with them.
+
+Invariant: whatever is needed has all that is needed to make it: its ancestors, or its copies.
+
+Only tasks with large results and with arguments that are not in their specs are known here, and ``put``s of large
+values; all others, which are by far the most, cost nothing.
+
+Rejected: to keep the arguments alive instead. A chain would keep every value that it ever had.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+
+from ..ids import task_of
+from ..messages import Shm
+
+MOST_LINKS = 64
+
+
+class Made:
+    """A task or a ``put``, with what it was made from."""
+
+    __slots__ = ("awaited", "by", "copies", "links", "parents")
+
+    def __init__(self, parents: tuple[bytes, ...], links: int, by: str = "") -> None:
+        self.parents = parents
+        self.links = links
+        """In the longest line of ancestors."""
+        self.by = by
+        """Of a ``put``: the process that did it. Its one parent is the task in which it did, if it was in one."""
+        self.awaited: set[bytes] = set()
+        """Objects of which copies are being made."""
+        self.copies: dict[bytes, Shm] = {}
+
+
+class Ancestry:
+    """See the module's essay. ``lives(task)``: whether an object of a task lives, or the task has not ended."""
+
+    def __init__(self, lives: Callable[[bytes], bool]) -> None:
+        self._lives = lives
+        self._made: dict[bytes, Made] = {}
+        self._needed: Counter[bytes] = Counter()
+        """How many tasks were made from a task."""
+        self._copied: set[tuple[str, int]] = set()
+        """Blocks of the copies."""
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def needs(self, task: bytes) -> bool:
+        """Whether the control store must keep what it has of a task."""
+        return task in self._needed or task in self._made
+
+    def is_needed(self, task: bytes) -> bool:
+        """Whether something was made from it that may have to be made again."""
+        return task in self._needed
+
+    def put_by(self, put: bytes) -> tuple[str, bytes] | None:
+        """Which process did a ``put``, and in which task, if in one; None: there is no such ``put``."""
+        made = self._made.get(put)
+        return None if made is None or not made.by else (made.by, made.parents[0] if made.parents else b"")
+
+    def copy(self, object_id: bytes) -> Shm | None:
+        made = self._made.get(task_of(object_id))
+        return None if made is None else made.copies.get(object_id)
+
+    def is_copy(self, segment: str, offset: int) -> bool:
+        """Whether a block is a copy, and not to be freed with the object."""
+        return (segment, offset) in self._copied
+
+    # ------------------------------------------------------------ events
+
+    def made(self, task: bytes, parents: Collection[bytes], by: str = "") -> bool:
+        """A task ended with something large, or put it. Returns whether its objects are to be copied now.
+
+        Then :meth:`copying` has to follow.
+        """
+        if task in self._made or not (parents or by):
+            return False
+        links = 1 + max((self._made[parent].links for parent in parents if parent in self._made), default=0)
+        self._made[task] = Made(tuple(parents), links, by)
+        self._needed.update(parents)
+        return links >= MOST_LINKS
+
+    def copying(self, task: bytes, objects: Collection[bytes]) -> None:
+        """Copies of these are being made; what comes after them begins to count anew."""
+        made = self._made[task]
+        made.awaited = set(objects)
+        made.links = 0
+
+    def copied(self, object_id: bytes, value: Shm) -> tuple[bool, list[tuple[bytes, Shm]]]:
+        """A copy is there. Returns whether it is wanted, and which other copies are needed no more."""
+        made = self._made.get(task_of(object_id))
+        if made is None or object_id not in made.awaited:
+            return False, []
+        made.awaited.discard(object_id)
+        made.copies[object_id] = value
+        self._copied.add((value.segment, value.offset))
+        if made.awaited:
+            return True, []
+        parents, made.parents = made.parents, ()
+        return True, self._let_go(parents)
+
+    def not_copied(self, object_id: bytes) -> None:
+        """There will be no copy: the task keeps its ancestors."""
+        made = self._made.get(task_of(object_id))
+        if made is not None:
+            made.awaited.clear()
+
+    def ended(self, task: bytes) -> list[tuple[bytes, Shm]]:
+        """Nothing of a task lives any more. Returns the copies that are needed no more."""
+        return self._forget([task])
+
+    # ------------------------------------------------------------ inside
+
+    def _let_go(self, parents: Collection[bytes]) -> list[tuple[bytes, Shm]]:
+        ended = []
+        for parent in parents:
+            self._needed[parent] -= 1
+            if not self._needed[parent]:
+                del self._needed[parent]
+                ended.append(parent)
+        return self._forget(ended)
+
+    def _forget(self, tasks: list[bytes]) -> list[tuple[bytes, Shm]]:
+        """A loop, because lines may be long."""
+        copies: list[tuple[bytes, Shm]] = []
+        while tasks:
+            task = tasks.pop()
+            if task in self._needed or self._lives(task):
+                continue
+            made = self._made.pop(task, None)
+            if made is None:
+                continue
+            for object_id, copy in made.copies.items():
+                copies.append((object_id, copy))
+                self._copied.discard((copy.segment, copy.offset))
+            for parent in made.parents:
+                self._needed[parent] -= 1
+                if not self._needed[parent]:
+                    del self._needed[parent]
+                    tasks.append(parent)
+        return copies

@@ -1,0 +1,125 @@
+"""What the daemon does so that lost objects can be made again: it notes what large values were made from.
+
+The counting is in ``ancestry.py``, without I/O. Copies, where a line of ancestors is cut, are made by the process that
+has the value: the node holds the object meanwhile and goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import messages as m
+from ..ids import HANDLE_INDEX, object_id, task_of
+from ..store.segment import owner_of
+from .ancestry import Ancestry
+from .directory import Freed
+from .payload import needed_by
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+    from .leases import Task
+
+COPYING = b"copying"
+"""Who holds objects while they are copied."""
+
+
+class LineageDesk:
+    """See the module's essay."""
+
+    def __init__(self, node: Daemon) -> None:
+        self._node = node
+        self.ancestry = Ancestry(self._lives)
+        self._copying: dict[bytes, str] = {}
+        """Objects of which copies are being made, with the process that does."""
+
+    def _lives(self, task: bytes) -> bool:
+        return task in self._node.objects.directory.producers or task in self._node.tasks.tasks
+
+    def needs(self, task: bytes) -> bool:
+        """Whether the control store is to keep what it has of a task, so that something can be made again.
+
+        What lives comes first: the rest is kept as long as the store is not twice as large as it should be.
+        """
+        return self.ancestry.needs(task) and not self._node.store.history.overfull
+
+    # ------------------------------------------------------------ what is made from what
+
+    def ended(self, task: Task, outcome: m.Outcome) -> None:
+        """A task with arguments that are refs has ended."""
+        ancestry = self.ancestry
+        if task.id in self._node.objects.directory.producers or ancestry.is_needed(task.id):
+            if ancestry.made(task.id, self._parents(task.payload.spec)):
+                self._copy(task.id, {
+                    object_id(task.id, index): value for index, value in enumerate(outcome.values)
+                    if isinstance(value, m.Shm)
+                })
+        elif ancestry.needs(task.id):
+            self._drop(ancestry.ended(task.id))
+
+    def put(self, oid: bytes, value: m.Shm, process: str, task_id: bytes) -> None:
+        """A large value was put, by a task if ``task_id`` names one."""
+        parents = []
+        if task_id:
+            parents.append(task_id)
+            task = self._node.tasks.tasks.get(task_id)
+            if task is not None:  # whose end is too late: what it needs may be let go before that
+                self.ancestry.made(task_id, self._parents(task.payload.spec))
+        if self.ancestry.made(task_of(oid), parents, process):
+            self._copy(task_of(oid), {oid: value})
+
+    def _parents(self, spec: m.Spec) -> list[bytes]:
+        """Who made what the spec does not have itself."""
+        inside = {dep.object_id for dep in spec.deps if isinstance(dep.value, (m.Inline, m.Failed))}
+        return list({
+            task_of(oid): None for oid in needed_by(spec) if oid not in inside and not oid.endswith(HANDLE_INDEX)
+        })
+
+    def freed(self, objects: list[bytes]) -> None:
+        ancestry = self.ancestry
+        for oid in objects:
+            task = task_of(oid)
+            if ancestry.needs(task) and not self._lives(task):
+                self._drop(ancestry.ended(task))
+
+    def _drop(self, copies: list[tuple[bytes, m.Shm]]) -> None:
+        """These copies are needed no more, unless as the values of objects that were lost."""
+        freed = Freed()
+        directory = self._node.objects.directory
+        for oid, copy in copies:
+            directory.segments[copy.segment] -= 1
+            if directory.known(oid) != copy:
+                freed.blocks.append((owner_of(copy.segment), copy.segment, copy.offset))
+        self._node.objects.free(freed)
+
+    # ------------------------------------------------------------ copies
+
+    def _copy(self, task: bytes, values: dict[bytes, m.Shm]) -> None:
+        """Has copies made of what a task made, as far as it lives."""
+        directory = self._node.objects.directory
+        living = {oid: value for oid, value in values.items() if directory.known(oid) == value}
+        if not living or any(owner_of(value.segment) not in self._node.roles for value in living.values()):
+            return  # the next one of the line will be copied in its stead
+        self.ancestry.copying(task, living)
+        for oid, value in living.items():
+            directory.hold(oid, COPYING, 1)
+            process = self._copying[oid] = owner_of(value.segment)
+            self._node.post(process, m.Copy(oid, value))
+
+    def on_copied(self, sender: str, message: m.Copied) -> None:
+        oid, copy = message.object_id, message.copy
+        mine = self._copying.pop(oid, None) is not None
+        if copy is not None:
+            segments = self._node.objects.directory.segments
+            segments[copy.segment] += 1
+            wanted, others = self.ancestry.copied(oid, copy) if mine else (False, [])
+            self._drop(others if wanted else [(oid, copy)])
+        elif mine:
+            self.ancestry.not_copied(oid)
+        if mine:
+            self._node.objects.free(self._node.objects.directory.hold(oid, COPYING, -1))
+
+    def process_ended(self, process: str) -> None:
+        for oid, copier in list(self._copying.items()):
+            if copier == process:
+                self.on_copied(process, m.Copied(oid, None))
+
