@@ -205,7 +205,7 @@ class Daemon:
         if count and not late:
             self.journal.handled[sender] = count
             if not count % ACKNOWLEDGE_EVERY:
-                self.post(sender, m.Acknowledged(count))
+                self.post(sender, m.Acknowledged(frame.number))
 
     def _decide(self) -> None:
         """Plan, commit, send: in this order."""

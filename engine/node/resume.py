@@ -44,6 +44,7 @@ class RollCall:
 
     def __init__(self, processes: Iterable[str]) -> None:
         self._awaited = set(processes)
+        self._ended: set[str] = set()
         self.reports: dict[str, Report] = {}
 
     def heard(self, process: str, report: Report) -> None:
@@ -51,13 +52,14 @@ class RollCall:
         self.reports.setdefault(process, report)
 
     def ended(self, process: str) -> None:
-        """It will report nothing any more."""
+        """It will send nothing any more."""
         self._awaited.discard(process)
+        self._ended.add(process)
 
-    def complete(self, arrived: Callable[[str], int], gone: Callable[[str], bool]) -> bool:
+    def complete(self, arrived: Callable[[str], int]) -> bool:
         """Whether all have reported and, by ``arrived``, all of their older frames are there."""
         return not self._awaited and all(
-            arrived(process) >= report.next or gone(process) for process, report in self.reports.items()
+            arrived(process) >= report.next or process in self._ended for process, report in self.reports.items()
         )
 
     def missing(self) -> list[str]:

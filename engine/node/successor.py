@@ -56,7 +56,7 @@ class Successor:
         for process in (node.session.driver, *node.pool.processes):
             self._mail.hold_back(process)
             self._mail.send(process, [resume])
-        while not calls.complete(self._mail.arrived, lambda process: process not in node.pool.processes):
+        while not calls.complete(self._mail.arrived):
             self._listen(calls, marks)
         self._put_in_place(calls.reports)
         self._go_on(calls.reports)

@@ -95,16 +95,24 @@ def test_tasks_of_a_parent_that_runs_again_have_a_new_owner():
 
 def test_the_roll_is_called_until_all_have_reported_or_ended_and_their_older_frames_are_there():
     calls = RollCall(["driver", "w1", "w2"])
-    arrived = {"driver": 3, "w1": 0}
+    arrived = {"driver": 2, "w1": 2, "w2": 0}
 
-    def complete(gone=()):
-        return calls.complete(arrived.__getitem__, lambda process: process in gone)
+    def complete():
+        return calls.complete(arrived.__getitem__)
 
     calls.heard("driver", report(following=3, role="driver"))
     calls.heard("w1", report(following=2))
     assert calls.missing() == ["w2"] and not complete()
-    calls.ended("w2")
-    assert not complete()  # older frames of w1 are on their way
-    assert complete(gone={"w1"})  # and will not come
-    arrived["w1"] = 2
+    calls.heard("w2", report(following=2))
+    assert not complete()  # older frames of driver and w2 are on their way
+    arrived["driver"] = 3
+    assert not complete()
+    calls.ended("w2")  # the rest will not come
     assert complete()
+
+
+def test_who_ends_without_a_report_is_not_waited_for():
+    calls = RollCall(["driver", "w1"])
+    calls.heard("driver", report(role="driver"))
+    calls.ended("w1")
+    assert calls.complete(lambda process: 0)
