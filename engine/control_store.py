@@ -41,6 +41,9 @@ MAX_READERS = 4096
 DEFAULT_LIMIT = 1 << 30
 """Bytes of records."""
 
+MAX_EVENTS = 100_000
+"""Of the audit log; the oldest go first."""
+
 TABLES = (
     "specs", "outcomes", "functions", "stored", "events", "calls", "checkpoints", "ages", "meta",
     "processes", "marks", "records", "actors", "attempts",
@@ -70,7 +73,8 @@ class ControlStore:
         )
         self._tables = {name: self._env.open_db(name.encode()) for name in TABLES}
         with self._env.begin() as txn:
-            self._next_event = txn.stat(self._tables["events"])["entries"]
+            cursor = txn.cursor(self._tables["events"])
+            self._next_event = int.from_bytes(cursor.key(), "big") + 1 if cursor.last() else 0
         self.history = History(self._env, self._tables, limit)
         self._specs: dict[bytes, msgspec.Raw] = {}
         self._outcomes: dict[bytes, msgspec.Raw] = {}
@@ -98,6 +102,8 @@ class ControlStore:
         key = self._next_event.to_bytes(8, "big")
         self._next_event += 1
         self._others.append(("events", key, m.encode(Event(time.time(), kind, subject, detail))))
+        if self._next_event > MAX_EVENTS:
+            self._others.append(("events", (self._next_event - 1 - MAX_EVENTS).to_bytes(8, "big"), None))
 
     def add_call(self, actor: bytes, number: int, task: bytes) -> None:
         """Call ``number`` of a recoverable actor, whose spec and outcome are added as usual."""

@@ -36,6 +36,7 @@ from typing import Generic, Protocol, TypeVar
 import zmq
 
 from . import messages as m
+from .departed import Departed
 from .session import FAULTS, Session
 from .unacknowledged import Unacknowledged
 
@@ -97,7 +98,7 @@ class Mailbox(Generic[F]):
         self._expected: dict[str, int] = {}
         self._early: dict[str, dict[int, F]] = {}
         """Frames that overtook others, by sender and number."""
-        self._ended: set[str] = set()
+        self._ended = Departed()
         self._fenced: set[str] = set()
         if FAULTS in os.environ:
             from .testing.faults import arm
@@ -107,9 +108,11 @@ class Mailbox(Generic[F]):
     # ------------------------------------------------------------ sending
 
     def send(self, peer: str, messages: list[m.Wire]) -> None:
-        """Sends one frame; never blocks."""
+        """Sends one frame; never blocks. What is for a process that has ended is dropped."""
         number = self._sent.get(peer)
         if number is None:
+            if peer in self._ended:  # a socket would wait for it for ever
+                return
             number = 0
             self._lanes[peer] = self._session.lane(self._inboxes.get(peer, peer))
         kept = self._kept.get(peer)
@@ -159,7 +162,7 @@ class Mailbox(Generic[F]):
 
     def peers(self) -> set[str]:
         """To whom something was sent or from whom something came, except those that ended."""
-        return {*self._sent, *self._expected} - self._ended - self._fenced
+        return {peer for peer in {*self._sent, *self._expected} - self._fenced if peer not in self._ended}
 
     def unsent(self, peer: str, messages: list[m.Wire]) -> None:
         """Like :meth:`send`, to a peer that is dead: the frame waits for :meth:`moved`."""

@@ -70,6 +70,11 @@ class Session:
         """Where a process takes short frames that are in a hurry (see ``mailbox.py``)."""
         return f"{self.folder}/{process}.lane"
 
+    def remove_sockets(self, process: str) -> None:
+        """Of a process that is gone: one that was killed could not do it, and ZeroMQ leaves its own lying about."""
+        for path in (f"{self.folder}/{process}.sock", self.lane(process)):
+            Path(path).unlink(missing_ok=True)
+
     def log(self, process: str) -> Path:
         return Path(self.folder) / "logs" / f"{process}.log"
 

@@ -159,6 +159,8 @@ class ActorDesk:
         self._node.store.add_event("actor died", actor.id.hex(), text)
         self._node.objects.directory.forget(actor.id)
         creation = self._node.tasks.tasks.pop(actor.id, None)
+        if actor.creation.attempt:
+            self._node.journal.finished(actor.creation)
         if creation is not None:  # it did not live to report itself
             error = m.Failed(dump_engine_error(ActorDiedError(text)))
             status = m.CANCELLED if meant else m.CRASHED

@@ -106,6 +106,11 @@ class ActorTable:
         if self._names.get(key) == actor.id:
             del self._names[key]
 
+    def process_died(self, process: str) -> None:
+        """It wants to hear of no actor any more."""
+        for actor in self._actors.values():
+            actor.watchers.discard(process)
+
     def remove(self, actor: Actor) -> None:
         """Forgets a dead actor that nobody has a handle on."""
         self._actors.pop(actor.id, None)

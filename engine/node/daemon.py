@@ -19,6 +19,7 @@ import lmdb
 
 from .. import messages as m
 from ..control_store import ControlStore
+from ..departed import Departed
 from ..exceptions import OutOfMemoryError, WorkerCrashedError
 from ..mailbox import Mailbox
 from ..options import UNITS
@@ -89,7 +90,7 @@ class Daemon:
         self.memory = MemoryGuard(self)
         self.roles: dict[str, str] = {}
         self._newcomers: list[str] = []
-        self.ended: set[str] = set()
+        self.ended = Departed()
         self._out: dict[str, list[m.Wire]] = {}
         self._frames = 1
         self._failed_starts = 0
@@ -197,7 +198,7 @@ class Daemon:
 
     def handle(self, frame: m.NodeFrame) -> None:
         sender = frame.sender
-        late = sender in self.ended
+        late = sender not in self.roles and sender in self.ended
         for message in frame.messages:
             if not late or isinstance(message, LAST_WORDS):
                 self._handlers[type(message)](sender, message)
@@ -313,7 +314,7 @@ class Daemon:
         worker = process.id
         self._hear_out(worker)
         self.ended.add(worker)
-        self.journal.ended(worker, "worker", process.pid)
+        self.journal.ended(worker)
         out_of_memory = self.memory.ended(worker)
         reason = out_of_memory or self.pool.describe_end(process, status)
         self.store.add_event("left" if process.leaving else "died", worker, reason)
@@ -329,6 +330,7 @@ class Daemon:
         self.objects.free(self.objects.directory.process_died(worker, pins))
         self.lineage.process_ended(worker)
         self.objects.drop_segments(worker)
+        self.actors.table.process_died(worker)
         self._mail.forget(worker)
         if self.roles.pop(worker, None) is not None:
             for peer in self.roles:
@@ -367,6 +369,10 @@ class Daemon:
                 **self.objects.directory.census(),
                 "ancestors": len(self.lineage.ancestry),
             }
+        elif ask.what == "tables":
+            from ..testing.tables import table_sizes
+
+            answer = table_sizes(self)
         else:
             amounts = self.scheduler.free if ask.what == "available" else self.scheduler.capacity
             answer = {name: max(0, n) / UNITS for name, n in amounts.items()}

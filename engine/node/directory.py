@@ -30,6 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..departed import Departed
 from ..ids import OBJECT_BYTES, task_of
 from ..messages import Dep, Failed, Inline, Shm, Value, Wire
 from ..store.segment import owner_of
@@ -85,7 +86,7 @@ class Directory:
         self._waiting: dict[bytes, list[Task | str]] = {}
         self._missing: dict[bytes, int] = {}  # task → deps that are not there yet
         self._resolved: dict[bytes, list[Dep]] = {}
-        self._dead: set[bytes] = set()
+        self._dead = Departed()
         self._unwanted: set[bytes] = set()
         """To be freed on arrival."""
         self._lost: dict[bytes, list[bytes]] = {}
@@ -199,7 +200,7 @@ class Directory:
         record = self._records[object_id]
         assert isinstance(record.value, Shm)
         self._lost[object_id] = record.value.refs
-        self.segments[record.value.segment] -= 1
+        self._leaves(record.value.segment)
         record.value = None
         self.changed.add(object_id)
 
@@ -285,7 +286,7 @@ class Directory:
                 self._add(object_id, task_id, 1)
                 self.changed.add(object_id)
         name = process.encode()
-        self._dead.add(name)
+        self._dead.add(process)
         freed = Freed()
         for object_id, record in list(self._records.items()):
             touched = record.holders.pop(name, None) is not None
@@ -336,10 +337,10 @@ class Directory:
         return Snapshot(record.owner, record.released, value, in_store, record.holders, record.copies, lost)
 
     def restore(
-        self, snapshots: dict[bytes, Snapshot | None], dead: set[str], stored: Callable[[bytes], Value | None]
+        self, snapshots: dict[bytes, Snapshot | None], dead: Departed, stored: Callable[[bytes], Value | None]
     ) -> None:
         """In a new node's empty directory: what the last one remembered. ``stored``: values in the control store."""
-        self._dead = {process.encode() for process in dead}
+        self._dead = dead
         for object_id, snapshot in snapshots.items():
             if snapshot is None:
                 self._unwanted.add(object_id)
@@ -367,9 +368,9 @@ class Directory:
         if record is None:
             record = self._records[object_id] = Record(owner)
             self.producers[task_of(object_id)] += 1
-            record.released = owner.encode() in self._dead
+            record.released = owner in self._dead
         elif owner:
-            dead = owner.encode() in self._dead
+            dead = owner in self._dead
             if record.owner and owner != record.owner and not dead:  # its task's next attempt
                 self._give(object_id, record, owner)
             record.owner = owner
@@ -382,6 +383,12 @@ class Directory:
             self._add(object_id, record.owner.encode(), 1)
         record.owner = owner
         record.released = False
+
+    def _leaves(self, segment: str) -> None:
+        """One object less lives there."""
+        self.segments[segment] -= 1
+        if not self.segments[segment]:
+            del self.segments[segment]
 
     def _drop(self, object_id: bytes) -> None:
         if self._records.pop(object_id).written:
@@ -417,12 +424,12 @@ class Directory:
             freed.objects.append(object_id)
             inside = self._lost.pop(object_id, None)
             if value is None and inside is None:
-                if record.owner.encode() not in self._dead:
+                if record.owner not in self._dead:
                     freed.unseen.append(object_id)
                 continue
             for copy in (value, *record.copies):
                 if isinstance(copy, Shm):
-                    self.segments[copy.segment] -= 1
+                    self._leaves(copy.segment)
                     freed.blocks.append((owner_of(copy.segment), copy.segment, copy.offset))
             if value is not None and not isinstance(value, Failed):
                 inside = value.refs

@@ -24,6 +24,7 @@ import msgspec
 
 from .. import messages as m
 from ..control_store import ControlStore
+from ..departed import Departed
 from ..messages import Wire
 from .actors import Actor, ActorTable
 from .directory import Directory, Snapshot
@@ -35,11 +36,10 @@ TABLES = ("processes", "marks", "records", "actors", "attempts")
 
 
 class ProcessRow(Wire):
-    """A process that has said hello."""
+    """A process that has said hello and has not ended."""
 
     role: str
     pid: int
-    ended: bool
 
 
 class ActorRow(Wire):
@@ -74,23 +74,20 @@ class Journal:
         """How many frames of each process have been handled."""
         self._marked: dict[str, int] = {}
         self._must_mark = False
-        self._attempts: set[bytes] = set()
 
     # ------------------------------------------------------------ writing
 
     def joined(self, process: str, role: str, pid: int) -> None:
-        self._store.note("processes", process.encode(), m.encode(ProcessRow(role, pid, False)))
+        self._store.note("processes", process.encode(), m.encode(ProcessRow(role, pid)))
 
-    def ended(self, process: str, role: str, pid: int) -> None:
-        """Kept for as long as the session: what is still on its way for it must not count."""
-        self._store.note("processes", process.encode(), m.encode(ProcessRow(role, pid, True)))
+    def ended(self, process: str) -> None:
+        self._store.note("processes", process.encode(), None)
         self._store.note("marks", process.encode(), None)
         self.handled.pop(process, None)
         self._marked.pop(process, None)
 
     def attempted(self, task: Task) -> None:
         """The task has to be run again."""
-        self._attempts.add(task.id)
         self._store.note("attempts", task.id, m.encode((task.attempt, task.crashes)))
 
     def finished(self, task: Task) -> None:
@@ -148,7 +145,7 @@ class Journal:
         """Attempt and crashes of tasks that are not at their first one."""
         return {key: _attempt(raw) for key, raw in self._store.rows("attempts")}
 
-    def restore_directory(self, dead: set[str]) -> None:
+    def restore_directory(self, dead: Departed) -> None:
         rows = {oid: _snapshot(raw) for oid, raw in self._store.rows("records")}
         self._directory.restore(rows, dead, self._store.value)
 

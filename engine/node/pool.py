@@ -39,7 +39,8 @@ class WorkerPool:
         self.processes: dict[str, Process] = {}
         self.ready = False
         """The zygote has imported everything: workers can be forked."""
-        self._count = 0
+        self.count = 0
+        """Workers that were ever asked for, which is the number in the last one's name."""
         self._dead: list[str] = []
         self._received = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -60,8 +61,8 @@ class WorkerPool:
 
     def start(self, count: int, environment: str = "") -> None:
         for _ in range(count):
-            self._count += 1
-            worker = f"w{self._count}"
+            self.count += 1
+            worker = f"w{self.count}"
             self.processes[worker] = Process(worker, environment=environment)
             self._socket.sendall(f"fork {worker} {self._inbox} {environment}\n".encode())
 
@@ -103,7 +104,7 @@ class WorkerPool:
         if word == "ready":
             self.ready = True
         elif word == "attached":
-            self._count = max(self._count, int(rest[0]))
+            self.count = max(self.count, int(rest[0]))
         elif word == "started":
             worker, pid = rest
             self.processes.setdefault(worker, Process(worker)).pid = int(pid)
@@ -124,9 +125,11 @@ class WorkerPool:
             said += [line.decode() for line in lines]
 
     def buried(self) -> None:
-        """What followed from the ends of workers is in the control store: the notes they left can go."""
+        """What followed from the ends of workers is in the control store: notes and sockets can go."""
         while self._dead:
-            self._session.started_task(self._dead.pop()).unlink(missing_ok=True)
+            worker = self._dead.pop()
+            self._session.started_task(worker).unlink(missing_ok=True)
+            self._session.remove_sockets(worker)
 
     def leaves(self, worker: str) -> None:
         """It said that it is about to exit; it may have done so by now."""

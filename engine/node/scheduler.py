@@ -53,6 +53,8 @@ MAX_FUNCTIONS = 10_000
 """Whose averages are kept; the one first seen goes first."""
 
 NEST_LOOKAHEAD = 64
+SHAPES = 256
+"""As many are kept whether anybody asks for them or not."""
 
 
 class Scheduler:
@@ -65,6 +67,7 @@ class Scheduler:
         self.held_by_actors = self._ledger.held_by_actors
         self._fits = self._ledger.fits
         self._shapes: dict[tuple[object, ...], Shape] = {}
+        self._most_shapes = SHAPES
         self._last_shape: Shape | None = None
         self._queued_shapes: dict[int, Shape] = {}
         self._staff = Staff(prestart)
@@ -333,6 +336,8 @@ class Scheduler:
         shape = self._shapes.get(key)
         if shape is None:
             feasible = self._ledger.feasible(task.demand)
+            if len(self._shapes) >= self._most_shapes:
+                self._forget_shapes()
             shape = self._shapes[key] = Shape(task.demand, task.exclusive, task.environment, feasible)
         self._last_shape = shape
         return shape
@@ -345,6 +350,11 @@ class Scheduler:
         return self._staff.busy()
 
     # ------------------------------------------------------------ inside
+
+    def _forget_shapes(self) -> None:
+        """Those that nobody asks for right now: a task may say how many bytes it needs, and the next other ones."""
+        self._shapes = {key: shape for key, shape in self._shapes.items() if shape.queue or shape.workers}
+        self._most_shapes = max(SHAPES, 2 * len(self._shapes))
 
     def _requeue(self, task: Task) -> None:
         """Back to its place by age, which is at or near the front."""

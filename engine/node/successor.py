@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .. import messages as m
+from ..departed import Departed
 from .actors import ALIVE, DEAD, PENDING
 from .leases import Held
 from .payload import Payload
@@ -44,13 +45,14 @@ class Successor:
         node = self._node
         rows = node.journal.processes()
         marks = node.journal.marks()
-        node.ended = {process for process, row in rows.items() if row.ended}
+        known = {process: row.pid for process, row in rows.items() if row.role == "worker"}
+        self._ends = node.pool.take_over(known)
+        not_told = [process.id for process, _ in self._ends]
+        node.ended = Departed.all_of(node.pool.count, but=[*node.pool.processes, *not_told])
         node.journal.restore_directory(node.ended)
         node.journal.restore_actors(self._creation)
         for actor in node.actors.table.all():
             node.recovery.resumed(actor)
-        known = {p: row.pid for p, row in rows.items() if row.role == "worker" and not row.ended}
-        self._ends = node.pool.take_over(known)
         calls = RollCall({node.session.driver, *(known.keys() & node.pool.processes.keys())})
         resume = m.Resume(self._inbox, self._incarnation, list(node.pool.processes))
         for process in (node.session.driver, *node.pool.processes):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 NOTHING_STARTED = bytes(TASK_BYTES)
+FUNCTIONS_REMEMBERED = 10_000
 
 
 def tracked_results(outcome: m.Outcome) -> list[bytes]:
@@ -45,13 +46,16 @@ class TaskDesk:
         self.batches = 0
         """Of tasks that have arrived so far."""
         self.owners = Owners()
-        self._functions: set[bytes] = set()
+        self._functions: dict[bytes, None] = {}
+        """Those that were stored, the last one last; of one that was forgotten here the same is stored once more."""
         self.repeated = False
         """What is being handled may have been handled by an earlier node."""
 
     def on_function(self, sender: str, function: m.Function) -> None:
         if function.id not in self._functions:
-            self._functions.add(function.id)
+            self._functions[function.id] = None
+            if len(self._functions) > FUNCTIONS_REMEMBERED:
+                del self._functions[next(iter(self._functions))]
             self._node.store.add_function(function.id, function.name, function.blob)
 
     def on_submit(self, sender: str, message: m.Submit) -> None:
@@ -136,7 +140,7 @@ class TaskDesk:
     def on_done(self, sender: str, done: m.Done) -> None:
         node = self._node
         finished = node.scheduler.finished
-        ended = node.ended
+        roles = node.roles
         owner, size = "", 0
         for raw in done.items:
             outcome = m.decode_outcome(raw)
@@ -161,7 +165,7 @@ class TaskDesk:
             size += len(raw)
             if task.payload.adopted:
                 node.post(owner, m.Results([outcome]))
-            elif owner in ended:  # which can no longer register what the worker retained
+            elif owner not in roles:  # it died, and can no longer register what the worker retained
                 for borrowed in outcome.retained:
                     node.objects.free(node.objects.directory.hold(borrowed, sender.encode(), 1))
             if spec.deps:
@@ -175,7 +179,7 @@ class TaskDesk:
 
     def _sent(self, owner: str, size: int) -> None:
         """So many bytes of results are on their way to ``owner``."""
-        if self.owners.sent(owner, size):
+        if owner in self._node.roles and self.owners.sent(owner, size):
             self._look_after(owner)
 
     def _run_again(self, task: Task, outcome: m.Outcome, worker: str) -> None:
@@ -191,9 +195,6 @@ class TaskDesk:
 
     def _look_after(self, owner: str) -> None:
         """Asks an owner whether it takes its results; holds its tasks back when it does not."""
-        if owner in self._node.ended:
-            self.release(self.owners.ended(owner))
-            return
         ask, stalls = self.owners.look(owner)
         if ask:
             self._node.post(owner, m.Ping())
@@ -238,6 +239,8 @@ class TaskDesk:
         if self._node.rebuild.is_run_again(task.id):
             self._node.rebuild.ended(task, outcome, worker)
             return
+        if task.attempt:
+            self._node.journal.finished(task)
         self.record(outcome, msgspec.Raw(m.encode(outcome)), task.payload.spec.owner)
         self._node.post(task.payload.spec.owner, m.Results([outcome]))
 
@@ -294,10 +297,12 @@ class TaskDesk:
         self._node.scheduler.returned(sender, message.tasks)
         self._node.cancels.end_returned(message.tasks)
 
-    def on_retiring(self, sender: str, _: m.Retiring) -> None:
+    def on_retiring(self, sender: str, message: m.Retiring) -> None:
         """The worker starts nothing any more: what it has is others' to run, and nobody is to blame."""
         self._node.pool.leaves(sender)
-        self._node.scheduler.worker_died(sender, NOTHING_STARTED)
+        handed, _ = self._node.scheduler.worker_died(sender, NOTHING_STARTED)
+        for task in handed:  # the creation of an actor, in this moment
+            self._node.scheduler.retry(task)
 
     def on_reconcile(self, sender: str, message: m.Reconcile) -> None:
         for task_id in message.tasks:

@@ -52,8 +52,9 @@ class Callee:
     dropped: bool = False
     """No handle of it is left here."""
     creation_pins: list[ObjectRef] = field(default_factory=list)
-    answered: deque[m.Spec] = field(default_factory=lambda: deque(maxlen=LOGGED_BEHIND))
-    """The last calls that were answered, whose log may not have reached the node before the actor dies."""
+    answered: deque[tuple[bytes, int]] = field(default_factory=lambda: deque(maxlen=LOGGED_BEHIND))
+    """Task ids and numbers of returns of the last calls that were answered: the actor may die before their log has
+    reached the node."""
 
 
 class ActorCalls:
@@ -156,7 +157,7 @@ class ActorCalls:
             return False
         call = callee.in_flight.pop(task, None)
         if call is not None:
-            callee.answered.append(call.spec)
+            callee.answered.append((task, call.spec.num_returns))
             if callee.resent:
                 callee.resent.pop(task, None)
         return True
@@ -268,9 +269,9 @@ class ActorCalls:
         """Tells the node the results that the dead actor may not have logged: tasks may be waiting for them there."""
         entries = self._process.objects.entries
         while callee.answered:
-            spec = callee.answered.popleft()
-            for index in range(spec.num_returns):
-                oid = object_id(spec.task, index)
+            task, num_returns = callee.answered.popleft()
+            for index in range(num_returns):
+                oid = object_id(task, index)
                 entry = entries.get(oid)
                 if entry is not None and entry.value is not None and not isinstance(entry.value, m.Shm):
                     self._process.post_node(m.Stored(oid, entry.value))

@@ -44,6 +44,7 @@ from .unfinished import SILENCE_SECONDS, Unfinished
 
 SPECS_PER_BATCH = 128
 FEW = 8
+FUNCTIONS_REMEMBERED = 10_000
 WHY_SECONDS = 5.0
 EXPLAIN_SECONDS = 0.5
 """That a ``get`` whose time is up takes to say why, at most; it never takes longer than it has waited."""
@@ -98,7 +99,8 @@ class ProcessBackend:
         """Of the actor that this process is."""
         self.welcome = False
         self.failure: str = ""
-        self._functions: set[bytes] = set()
+        self._functions: dict[bytes, None] = {}
+        """Those that the node was sent, the last one last."""
         self._pins: dict[bytes, list[ObjectRef]] = {}
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Results: self._on_results,
@@ -179,7 +181,9 @@ class ProcessBackend:
 
     def send_function(self, function: Exported) -> None:
         self.endpoint.post(m.NODE, m.Function(function.id, function.name, function.blob))
-        self._functions.add(function.id)
+        self._functions[function.id] = None
+        if len(self._functions) > FUNCTIONS_REMEMBERED:
+            del self._functions[next(iter(self._functions))]
 
     def _producer(self, strategy: NearObject | str) -> str:
         if not isinstance(strategy, NearObject):

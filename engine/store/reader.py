@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..departed import Departed
 from ..exceptions import ObjectLostError
 from ..messages import Shm
 from ..serialization import loads
@@ -50,7 +51,7 @@ class SegmentReader:
         self._folders = folders
         self._unpin = unpin
         self._segments: dict[str, mmap.mmap] = {}
-        self._dead: set[str] = set()
+        self._dead = Departed()
         """Processes whose segments are not kept: what lives in them ends some time, and nothing new comes."""
 
         self._pins: dict[int, _Pin] = {}

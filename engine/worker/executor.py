@@ -38,6 +38,7 @@ from .cancellation import Request
 from .threads import Threads
 
 REPORTS_PER_BATCH = 64
+FUNCTIONS_COUNTED = 1000
 
 
 class Executor:
@@ -59,6 +60,10 @@ class Executor:
         """Refs inside the results of tasks that have not been reported to the node."""
         self._calls_of: dict[bytes, int] = {}
         """Runs of functions that have a ``max_calls``."""
+        self._worn_out = False
+        """One of them has been run as often as it may."""
+        self._retired = False
+        """The node was told so: what it sent before it heard of that is others' to run."""
         self._started_task = _mapped(backend.session.started_task(backend.process), TASK_BYTES)
         backend.queue = self.queue
         backend.run_one = self._run_one
@@ -88,6 +93,8 @@ class Executor:
         queue = self.queue
         endpoint = self._backend.endpoint
         while self._actor.concurrent is None:
+            if self._retired:
+                break
             if not queue:
                 if self.leaving:
                     break
@@ -203,6 +210,8 @@ class Executor:
         running.pop()
         if spec.max_calls:
             self._count_call(spec)
+        if self._worn_out and not running:
+            self._retire()
 
     def _report(self, spec: m.Spec, outcome: m.Outcome) -> None:
         raw = msgspec.Raw(m.encode(outcome))
@@ -297,11 +306,19 @@ class Executor:
 
     def _count_call(self, spec: m.Spec) -> None:
         """A function may be run so many times in one process (it leaks, say); then another takes its place."""
-        self._calls_of[spec.function] = self._calls_of.get(spec.function, 0) + 1
-        if self._calls_of[spec.function] >= spec.max_calls and not self.leaving:
-            self.leaving = True
-            self._backend.post_node(m.Returned(self._give_back()))
-            self._backend.post_node(m.Retiring())
+        runs = self._calls_of[spec.function] = self._calls_of.get(spec.function, 0) + 1
+        if runs >= spec.max_calls:
+            self._worn_out = True
+        if len(self._calls_of) > FUNCTIONS_COUNTED:
+            del self._calls_of[next(iter(self._calls_of))]
+
+    def _retire(self) -> None:
+        """Another worker takes this one's place. Not while a task waits beneath: it goes on here, and ends first."""
+        if self.leaving:
+            return
+        self.leaving = self._retired = True
+        self._backend.post_node(m.Returned(self._give_back()))
+        self._backend.post_node(m.Retiring())
 
     def store(self) -> StoreReader:
         """The control store, as this process reads it."""

@@ -3,8 +3,10 @@
 import os
 
 import pytest
+from waiting import wait_for
 
 from rlflow import engine
+from rlflow.engine import api
 from rlflow.engine.exceptions import TaskError
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -90,3 +92,33 @@ def test_a_worker_leaves_after_max_calls(cluster):
     pids = engine.get([leaky.remote() for _ in range(12)])
     assert max(pids.count(pid) for pid in set(pids)) <= 2
     assert len(set(pids)) >= 6
+
+
+@engine.remote(max_calls=1)
+def once():
+    return 1
+
+
+@engine.remote
+def waits_for_one_that_runs_once():
+    return engine.get(once.remote()) + 1
+
+
+@engine.remote
+class Value:
+    def get(self):
+        return 2
+
+
+def test_a_worker_leaves_when_the_task_beneath_has_ended(cluster):
+    for _ in range(3):
+        assert engine.get(waits_for_one_that_runs_once.options(num_cpus=2).remote()) == 2
+    if cluster == "local":
+        wait_for(lambda: not api.current_backend().questions.census()["tasks"], "the node hears of their ends")
+
+
+def test_an_actor_that_was_handed_to_a_worker_that_leaves(cluster):
+    for _ in range(10):
+        assert engine.get(once.remote()) == 1
+        value = Value.remote()  # when the last worker may have told nobody yet that it leaves
+        assert engine.get(value.get.remote()) == 2
