@@ -2,8 +2,8 @@
 
 ``leak_check`` says what code leaves behind, ``table_sizes`` how many entries the tables of a process have. ``inject``
 has processes of the engine die, and messages be lost, late or sent twice, at the n-th task or message.
-``engine_processes`` names those that run now, ``full_disk`` takes away the control store's room, and ``lose`` the memory
-of objects.
+``engine_processes`` names those that run now, ``full_disk`` takes away the control store's room, and ``lose`` the
+memory of objects.
 """
 
 from .faults import Fault, Injected, delay, drop, duplicate, inject, kill_at_message, kill_at_task

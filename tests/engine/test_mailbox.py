@@ -147,3 +147,13 @@ def deliver(receiver: Mailbox[m.ProcessFrame], boxes: Boxes, sender: str, number
     """A frame of a sender some of whose other frames are lost."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lane:
         lane.sendto(m.encode(m.OutFrame(sender, number, [text(number, SHORT)])), boxes.session.lane(receiver.name))
+
+
+def test_what_is_for_a_dead_process_is_dropped_and_opens_nothing(boxes: Boxes) -> None:
+    box = boxes.open("a")
+    boxes.open("w1")
+    box.send("w1", [text(0, LONG)])
+    box.end_of("w1")
+    box.forget("w1")
+    box.send("w1", [text(1, LONG)])
+    assert not box._peers and not box.peers()
