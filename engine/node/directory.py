@@ -154,7 +154,7 @@ class Directory:
         if not isinstance(value, Failed):
             for inner in value.refs:
                 self._add(inner, object_id, 1)
-        freed = self._found(object_id, value) if self._lost else Freed()
+        freed = self._found(object_id, value, owner) if self._lost else Freed()
         if object_id in self._unwanted:
             self._unwanted.remove(object_id)
             self.changed.add(object_id)
@@ -214,11 +214,15 @@ class Directory:
     def is_tracked(self, object_id: bytes) -> bool:
         return object_id in self._records
 
-    def _found(self, object_id: bytes, value: Value) -> Freed:
+    def _found(self, object_id: bytes, value: Value, owner: str) -> Freed:
         """If the object was lost: it is here again, or will never be. What else was inside is held by it no more."""
         freed = Freed()
+        if object_id not in self._lost:
+            return freed
+        if owner and owner.encode() not in self._dead:  # that of its task, which ran again
+            self._records[object_id].released = False
         inside = () if isinstance(value, Failed) else value.refs
-        for inner in self._lost.pop(object_id, ()):
+        for inner in self._lost.pop(object_id):
             record = self._records.get(inner)
             if inner not in inside and record is not None and record.holders.pop(object_id, None) is not None:
                 self.changed.add(inner)

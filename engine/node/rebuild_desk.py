@@ -137,6 +137,9 @@ class RebuildDesk:
         made: list[tuple[bytes, m.Value]] = []
         for index, value in enumerate(outcome.values):
             oid = object_id(task.id, index)
+            known = directory.known(oid)
+            if isinstance(known, m.Shm):
+                self.is_gone(oid, known)
             if directory.is_lost(oid):
                 made.append((oid, value))
                 continue

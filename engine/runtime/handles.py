@@ -105,7 +105,7 @@ class ActorHandles:
             task, m.CALL, actor.actor_id, process.process, packed.args, packed.deps, packed.nested, num_returns, {}, 0,
             actor.class_name, "", scope.attempt, time.time(), method,
         )
-        refs = process.results_of(task, num_returns)
+        refs = process.results_of(task, num_returns, scope.attempt)
         process.unfinished.submitted(task, 0 if packed.args is None else len(packed.args.data))
         process.calls.submit(actor.actor_id, PendingCall(spec, [handle, *packed.pins]))
         self._calls += 1

@@ -60,19 +60,30 @@ class ObjectTable:
         self.entries[object_id] = Entry(True, 1)
         return ObjectRef(object_id, self.release)
 
+    def own_again(self, object_id: bytes) -> ObjectRef:
+        """The same for a task that runs once more: refs of its last attempt may be left, or have come back."""
+        with self.lock:
+            entry = self.entries.get(object_id)
+            if entry is None:
+                return self.own(object_id)
+            entry.count += 1
+            entry.owned = entry.tracked = True
+        return ObjectRef(object_id, self.release)
+
     def own_put(self, object_id: bytes, value: m.Inline | m.Shm, inner: list[ObjectRef], task: bytes) -> ObjectRef:
         """A new object with its value, and the refs inside it, put in ``task`` if in any.
 
         Large ones are announced to the node at once.
         """
-        entry = self.entries[object_id] = Entry(True, 1)
+        ref = self.own_again(object_id)
+        entry = self.entries[object_id]
         entry.value = value
         entry.is_put = True
         entry.pins = inner or None
         if isinstance(value, m.Shm):
             entry.tracked = True
             self._post(m.Stored(object_id, value, task))
-        return ObjectRef(object_id, self.release)
+        return ref
 
     def adopt(self, object_id: bytes, register: bool, container: list[ObjectRef] | None = None) -> ObjectRef:
         """One more ref to an object that came in inside data.
@@ -207,10 +218,9 @@ class ObjectTable:
                 del entries[object_id]
                 if (entry.tracked or not entry.owned) and object_id.endswith(HANDLE_INDEX):
                     self.on_handle_gone(task_of(object_id))
-                if entry.owned:
-                    if entry.tracked:
-                        ended.append(object_id)
-                elif entry.registered:
+                if entry.owned and entry.tracked:
+                    ended.append(object_id)
+                if entry.registered:
                     self._post(m.Hold(object_id, self._name, -entry.registered))
                 entry.pins = None
             if ended:

@@ -159,7 +159,7 @@ class ProcessBackend:
             spec.max_calls = options.max_calls
         if packed.pins:
             self._pins[task] = packed.pins
-        refs = self.results_of(task, options.num_returns)
+        refs = self.results_of(task, options.num_returns, scope.attempt)
         raw = m.encode(spec)
         self.unfinished.submitted(task, len(raw))
         if self.endpoint.submit(msgspec.Raw(raw)) >= SPECS_PER_BATCH:
@@ -173,8 +173,9 @@ class ProcessBackend:
         environment = merged(self.environment or session, own)
         return "" if environment == session else environment
 
-    def results_of(self, task: bytes, num_returns: int) -> list[ObjectRef]:
-        own = self.objects.own
+    def results_of(self, task: bytes, num_returns: int, attempt: int) -> list[ObjectRef]:
+        """``attempt``: of who submits it."""
+        own = self.objects.own_again if attempt else self.objects.own
         if num_returns == 1:
             return [own(task + b"\0\0")]
         return [own(object_id(task, index)) for index in range(num_returns)]
