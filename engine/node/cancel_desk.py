@@ -7,6 +7,7 @@ as no batch of tasks arrives, so that cancelling many tasks costs one pass over 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,8 @@ class CancelDesk:
         task.cancelled = True
         if task.state == ASSIGNED:
             self._node.post(task.worker, m.CancelTask(task_id, force, recursive))
+            if force:
+                self._node.watchman.forced(task, time.monotonic())
         else:
             self.end(task)
 

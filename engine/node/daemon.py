@@ -37,6 +37,7 @@ from .recovery_desk import RecoveryDesk
 from .scheduler import Plan, Scheduler, Task
 from .successor import Successor
 from .task_desk import TaskDesk
+from .watchman import Watchman
 from .why_desk import WhyDesk
 
 FRAMES_PER_TURN = 64
@@ -54,6 +55,11 @@ NO_ROOM = (lmdb.MapFullError, lmdb.DiskError, lmdb.Error)
 """What LMDB raises when the disk is full; the last, itself, when a write went through in part."""
 
 FAILED_STARTS = 10
+"""Of workers in a row, before the engine gives up."""
+
+LATE_COUNTS = 4
+"""As so many counts one that did not start in a minute: nobody wants to wait for ten of them."""
+
 ACKNOWLEDGE_EVERY = 32
 """Frames of a sender; it keeps that many, for the node that may take our place."""
 
@@ -88,6 +94,8 @@ class Daemon:
         self.recovery = RecoveryDesk(self)
         self.journal = Journal(self.store, self.objects.directory, self.actors.table)
         self.memory = MemoryGuard(self)
+        self.why = WhyDesk(self)
+        self.watchman = Watchman(self)
         self.roles: dict[str, str] = {}
         self._newcomers: list[str] = []
         self.ended = Departed()
@@ -130,7 +138,7 @@ class Daemon:
             m.Reconcile: self.tasks.on_reconcile,
             m.Pong: self.tasks.on_pong,
             m.Ask: self._on_ask,
-            m.AskWhy: WhyDesk(self).on_ask,
+            m.AskWhy: self.why.on_ask,
             m.Print: self._on_print,
             m.Stop: self._on_stop,
         }
@@ -150,8 +158,11 @@ class Daemon:
             pipelined = self.scheduler.has_pipelined()
             idle = not pipelined and not self._gathered() and self._stop_by is None
             timeout = None if idle else TICK_SECONDS
-            if self.scheduler.busy():
-                timeout = self._until_memory_is_looked_at(timeout)
+            busy = self.scheduler.busy()
+            if busy:
+                timeout = self._look(self.memory, timeout)
+            if busy or self.pool.starting:
+                timeout = self._look(self.watchman, timeout)
             self._mail.wait(timeout, SPIN_SECONDS)
             if zygote in self._mail.receive():
                 for process, status in self.pool.poll():
@@ -172,11 +183,12 @@ class Daemon:
             print(f"the last records of the control store are lost: {error}", file=sys.stderr, flush=True)
         self._mail.close(linger_ms=0)
 
-    def _until_memory_is_looked_at(self, timeout: float | None) -> float:
+    def _look(self, guard: MemoryGuard | Watchman, timeout: float | None) -> float:
+        """Has a guard look if it is time; returns how long it is to the next look, or ``timeout`` if that is less."""
         now = time.monotonic()
-        if now >= self.memory.next_look:
-            self.memory.look(now)
-        left = self.memory.next_look - now
+        if now >= guard.next_look:
+            guard.look(now)
+        left = max(0.0, guard.next_look - now)
         return left if timeout is None else min(left, timeout)
 
     def _receive(self) -> None:
@@ -288,7 +300,7 @@ class Daemon:
         self.store.add_event("joined", sender, f"{hello.role}, pid {hello.pid}")
         process = self.pool.processes.get(sender)
         if process is not None:  # a worker, and it has not ended meanwhile
-            process.ready = True
+            self.pool.started(process)
             self._failed_starts = 0
             self.scheduler.worker_started(sender, process.environment)
         self._newcomers.append(sender)
@@ -321,9 +333,9 @@ class Daemon:
         self.store.forget_dead_readers()
         if not process.ready:
             self.scheduler.start_failed(process.environment)
-            self._failed_starts += 1
-            if self._failed_starts == FAILED_STARTS:
-                raise GaveUp(f"{FAILED_STARTS} workers in a row did not start; the last one: {reason}")
+            self._failed_starts += LATE_COUNTS if process.late else 1
+            if self._failed_starts >= FAILED_STARTS:
+                raise GaveUp(f"one worker after the other did not start; the last one: {reason}")
         self.tasks.worker_died(worker, reason, OutOfMemoryError if out_of_memory else WorkerCrashedError)
         self.tasks.release(self.tasks.owners.ended(worker))
         pins = self.tasks.needed_by_tasks_of(worker)

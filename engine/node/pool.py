@@ -27,6 +27,10 @@ class Process:
     environment: str = ""
     leaving: bool = False
     """It was told to exit, so its end is no accident."""
+    forked: float = 0.0
+    """When, on the monotonic clock; or when this node heard of it."""
+    late: bool = False
+    """It was given up because it did not start."""
 
 
 class WorkerPool:
@@ -37,6 +41,8 @@ class WorkerPool:
         self._session = session
         self._inbox = inbox
         self.processes: dict[str, Process] = {}
+        self.starting: set[str] = set()
+        """Those that have been forked and have not said anything yet."""
         self.ready = False
         """The zygote has imported everything: workers can be forked."""
         self.count = 0
@@ -93,6 +99,7 @@ class WorkerPool:
             word, *rest = line.split()
             if word == "exited":
                 process = self.processes.pop(rest[0], None)
+                self.starting.discard(rest[0])
                 if process is not None:
                     ended.append((process, int(rest[1])))
             else:
@@ -107,7 +114,10 @@ class WorkerPool:
             self.count = max(self.count, int(rest[0]))
         elif word == "started":
             worker, pid = rest
-            self.processes.setdefault(worker, Process(worker)).pid = int(pid)
+            process = self.processes.setdefault(worker, Process(worker))
+            process.pid = int(pid)
+            process.forked = time.monotonic()
+            self.starting.add(worker)
 
     def _lines(self) -> list[str]:
         """What the zygote has said since the last call."""
@@ -123,6 +133,15 @@ class WorkerPool:
                 raise ConnectionError("the zygote is gone")
             *lines, self._received = (self._received + data).split(b"\n")
             said += [line.decode() for line in lines]
+
+    def started(self, process: Process) -> None:
+        """It has said its first word, to this node or to an earlier one."""
+        process.ready = True
+        self.starting.discard(process.id)
+
+    def late(self, since: float) -> list[Process]:
+        """Those that were forked before that and are starting still."""
+        return [self.processes[worker] for worker in self.starting if self.processes[worker].forked <= since]
 
     def buried(self) -> None:
         """What followed from the ends of workers is in the control store: notes and sockets can go."""
@@ -161,6 +180,8 @@ class WorkerPool:
                 how = f"was killed by signal {-status}"
         else:
             how = f"exited with code {status}"
+        if process.late:
+            how = f"did not start and {how}"
         text = f"worker {process.id} (pid {process.pid}) {how}"
         tail = self._log_tail(process.id)
         return f"{text}; the end of its output:\n{tail}" if tail else text

@@ -342,6 +342,10 @@ class Scheduler:
         self._last_shape = shape
         return shape
 
+    def usual_duration(self, function: bytes) -> float | None:
+        """Average of a function's tasks in seconds; None while none has ended."""
+        return self._averages.get(function)
+
     def workers(self) -> Collection[Worker]:
         return self._workers.values()
 

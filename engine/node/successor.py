@@ -181,7 +181,7 @@ class Successor:
         node.scheduler.resumed(worker, report.environment, held, devices, report.used)
         process = node.pool.processes.get(worker)
         if process is not None:
-            process.ready = True
+            node.pool.started(process)
             process.environment = report.environment
 
     def _adopt(self, result: Standing) -> None:

@@ -47,7 +47,7 @@ class WhyDesk:
     # ------------------------------------------------------------ what has not ended
 
     def _unfinished(self, task: Task) -> m.Reason:
-        label = self._label(task) + self._before(task.id, task.attempt)
+        label = self.label(task) + self._before(task.id, task.attempt)
         if task.state == ASSIGNED:
             return self._assigned(task, label)
         if task.state == IN_QUEUE:
@@ -92,7 +92,7 @@ class WhyDesk:
         older = sum(other.state == IN_QUEUE and other.seq < task.seq for other in shape.queue)
         behind = f"; {_count(older, 'task')} like it were there before" if older else ""
         if not lacking:
-            starting = sum(not process.ready for process in self._node.pool.processes.values())
+            starting = len(self._node.pool.starting)
             what = f"{_count(starting, 'worker')} being started" if starting else "an older task needs what is free"
             return f"what it asks for ({amounts(task.demand)}) is there, {what}{behind}"
         free = ", ".join(
@@ -114,7 +114,7 @@ class WhyDesk:
                 }
                 if held:
                     task = worker.actor or next(iter(lease.tasks.values()), None)
-                    yield f"{self._label(task) if task else 'a task'} on {worker.id} ({amounts(held)})"
+                    yield f"{self.label(task) if task else 'a task'} on {worker.id} ({amounts(held)})"
 
     # ------------------------------------------------------------ what has ended
 
@@ -140,7 +140,8 @@ class WhyDesk:
         ]
         return f" (attempt {attempt + 1}; before: {'; '.join(reasons) or 'unknown'})"
 
-    def _label(self, task: Task) -> str:
+    def label(self, task: Task) -> str:
+        """A task or the creation of an actor, for people."""
         actor = self._node.actors.table.get(task.id) if task.exclusive else None
         if actor is not None:
             name = f" {actor.request.name!r}" if actor.request.name else ""

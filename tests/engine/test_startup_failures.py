@@ -1,6 +1,7 @@
 """Starting the engine: what goes wrong says so and leaves nothing; what was left is swept."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,44 @@ def test_workers_that_cannot_start(module):
     )
     with pytest.raises((StartupError, EngineStateError), match=r"(?s)did not start.*no seed for this worker"):
         engine.init(num_cpus=1, preload=[name])
+        wait_for(lambda: api.current_backend().failure, "the engine gives up")
+        engine.get(engine.remote(os.getpid).remote())
+    engine.shutdown()
+
+
+def hanging_workers(module, monkeypatch, tmp_path, how_many):
+    """The first so many workers hang where they seed NumPy."""
+    monkeypatch.setenv("RLFLOW_WORKER_START_SECONDS", "0.5")
+    return module(
+        "hangs_workers",
+        "import os, time, numpy\nseed = numpy.random.seed\n"
+        "def hangs_at_the_start(*args):\n"
+        f"    for number in range({how_many}):\n"
+        "        try:\n"
+        f"            os.close(os.open({str(tmp_path)!r} + f'/hung{{number}}', os.O_CREAT | os.O_EXCL))\n"
+        "        except FileExistsError:\n"
+        "            continue\n"
+        "        time.sleep(1000)\n"
+        "    seed(*args)\n"
+        "numpy.random.seed = hangs_at_the_start\n",
+    )
+
+
+def test_a_worker_that_hangs_as_it_starts_is_replaced(module, monkeypatch, tmp_path, caplog):
+    engine.init(num_cpus=1, preload=[hanging_workers(module, monkeypatch, tmp_path, 1)])
+    try:
+        assert engine.get(engine.remote(os.getpid).remote())
+        wait_for(lambda: "Its stacks" in caplog.text, "it is reported")
+        assert re.search(r"worker w\d+ \(pid \d+, .*\) has not started within 0.5 s and is killed", caplog.text)
+        assert "in hangs_at_the_start" in caplog.text
+    finally:
+        engine.shutdown()
+
+
+def test_when_all_workers_hang_as_they_start_the_error_has_their_stacks(module, monkeypatch, tmp_path):
+    match = r"(?s)one worker after the other did not start; .*did not start and was killed.*in hangs_at_the_start"
+    with pytest.raises((StartupError, EngineStateError), match=match):
+        engine.init(num_cpus=1, preload=[hanging_workers(module, monkeypatch, tmp_path, 1000)])
         wait_for(lambda: api.current_backend().failure, "the engine gives up")
         engine.get(engine.remote(os.getpid).remote())
     engine.shutdown()

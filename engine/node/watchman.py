@@ -1,0 +1,195 @@
+"""Looks after the workers while they have work: who hangs is reported, who does not start is replaced.
+
+Whom to suspect is decided in ``pulse.py``; here they are asked, their stacks fetched and the warnings written. Stacks
+come by a signal whose handler writes to the worker's log (``engine/stacks.py``), and are read there at a later look.
+
+A worker that was forked and does not report is a different matter: it has run nothing yet, so nothing is lost with
+it. Past a time limit it is killed, and the pool starts another. A forced cancel that the worker does not carry out,
+because no Python runs in it, is carried out here: its user has asked for that.
+
+The looks are a few a second at most, and only while somebody has work or is starting.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .. import messages as m
+from .. import stacks
+from ..explanation import seconds
+from .leases import Task, Worker
+from .pool import Process
+from .pulse import Pulse, Sign
+
+if TYPE_CHECKING:
+    from .daemon import Daemon
+
+SILENCE = "RLFLOW_SILENCE_SECONDS"
+"""Environment variable: how long a worker may say nothing before it is asked, and then not answer."""
+
+STARTING = "RLFLOW_WORKER_START_SECONDS"
+"""Environment variable: how long a worker may take from its fork to its first word."""
+
+LOOKS = 4
+"""In the time that a worker may be silent."""
+
+FORCE_SECONDS = 2.0
+"""For a worker to end itself, when a task of its was cancelled by force."""
+
+STACK_SECONDS = 1.0
+"""After which a stack that was asked for is in the log, if the process can run at all."""
+
+LONGEST_STACK = 8000
+
+
+@dataclass
+class _Suspect:
+    """A worker whose stack has been asked for."""
+
+    process: Process
+    text: str
+    kind: str
+    """Of the event in the control store."""
+    log_from: int
+    until: float
+    doomed: bool = False
+    """It is killed when the stack is there."""
+
+
+class Watchman:
+    """See the module's essay."""
+
+    def __init__(self, node: Daemon) -> None:
+        self._node = node
+        silence = _seconds(SILENCE, 10.0)
+        self._start = _seconds(STARTING, 60.0)
+        self._pulse = Pulse(silence)
+        self._pause = min(silence, self._start) / LOOKS
+        self._suspects: dict[str, _Suspect] = {}
+        self._forced: dict[bytes, tuple[str, float]] = {}
+        """Tasks that were cancelled by force: their worker, and until when it may end itself."""
+        self.next_look = 0.0
+        """On the monotonic clock."""
+
+    def look(self, now: float) -> None:
+        node = self._node
+        for worker in [worker for worker, suspect in self._suspects.items() if now >= suspect.until]:
+            self._report(self._suspects.pop(worker))
+        found = self._pulse.look(now, self._signs())
+        for worker in found.ask:
+            node.post(worker, m.Ping())
+        for worker, lasts in found.silent:
+            why = "it may be in C code that keeps the interpreter's lock, or be stopped"
+            self._suspect(worker, "hung", f"has not answered for {seconds(lasts)}; {why}", now)
+        for worker in found.back:
+            self._tell(f"worker {worker} answers again")
+        for worker, lasts in found.overdue:
+            self._suspect(worker, "overdue", f"has been in it for {seconds(lasts)}, which is unusual", now)
+        for process in node.pool.late(now - self._start):
+            if process.id not in self._suspects:
+                process.late = True
+                self._suspect(process.id, "late", f"has not started within {seconds(self._start)} and is killed", now)
+        for task_id, (worker, until) in list(self._forced.items()):
+            if now >= until:
+                del self._forced[task_id]
+                self._force(task_id, worker)
+        self.next_look = now + self._pause
+        for at in (*(suspect.until for suspect in self._suspects.values()), *(t for _, t in self._forced.values())):
+            self.next_look = min(self.next_look, at)
+
+    def forced(self, task: Task, now: float) -> None:
+        """A task that its worker runs was cancelled by force."""
+        self._forced[task.id] = (task.worker, now + FORCE_SECONDS)
+        self.next_look = min(self.next_look, now + FORCE_SECONDS)
+
+    def _force(self, task_id: bytes, worker: str) -> None:
+        """Unless it has ended by itself."""
+        task = self._node.tasks.tasks.get(task_id)
+        if task is not None and task.worker == worker:
+            lease = next((lease for w in self._workers(worker) for lease in w.leases if task_id in lease.tasks), None)
+            if lease is not None and next(iter(lease.tasks)) == task_id:  # it has begun
+                self._node.pool.kill(worker)
+
+    # ------------------------------------------------------------ who is looked after
+
+    def _workers(self, worker: str) -> list[Worker]:
+        return [each for each in self._node.scheduler.workers() if each.id == worker]
+
+    def _signs(self) -> Iterator[Sign]:
+        """Of all workers that have something to do, as far as the node knows, and of all actors."""
+        handled = self._node.journal.handled
+        usual = self._node.scheduler.usual_duration
+        for worker in self._node.scheduler.workers():
+            if not worker.leases:
+                continue
+            top = worker.leases[-1]
+            task = None if top.blocked or worker.actor is not None else next(iter(top.tasks.values()), None)
+            if task is None:
+                yield Sign(worker.id, handled.get(worker.id, 0))
+            else:
+                yield Sign(worker.id, handled.get(worker.id, 0), task.id, usual(task.function))
+
+    # ------------------------------------------------------------ reports
+
+    def _suspect(self, worker: str, kind: str, what: str, now: float) -> None:
+        """Asks for the stack; the report is written when it is there."""
+        process = self._node.pool.processes.get(worker)
+        if process is None or not process.pid or worker in self._suspects:
+            return
+        log = self._node.session.log(worker)
+        size = log.stat().st_size if log.exists() else 0
+        text = f"worker {worker} (pid {process.pid}, {stacks.state(process.pid)}){self._work(worker)} {what}"
+        stacks.ask_for(process.pid)
+        self._suspects[worker] = _Suspect(process, text, kind, size, now + STACK_SECONDS, doomed=kind == "late")
+
+    def _work(self, worker: str) -> str:
+        """What it does, as part of a sentence."""
+        for each in self._workers(worker):
+            if each.actor is not None:
+                return f", which is {self._node.why.label(each.actor)},"
+            if each.leases and (task := next(iter(each.leases[-1].tasks.values()), None)) is not None:
+                return f", which runs {self._node.why.label(task)},"
+        return ""
+
+    def _report(self, suspect: _Suspect) -> None:
+        process = suspect.process
+        if self._node.pool.processes.get(process.id) is not process:  # it has ended meanwhile
+            return
+        stack = self._stack(suspect)
+        if suspect.doomed:
+            if not process.ready:
+                self._node.pool.kill(process.id)
+                self._tell(suspect.text + stack)
+            return
+        self._node.store.add_event(suspect.kind, process.id, suspect.text + stack)
+        ends = "engine.cancel(ref, force=True) or engine.kill(actor)"
+        self._tell(f"{suspect.text}. It is left alone; {ends} ends it{stack}")
+
+    def _stack(self, suspect: _Suspect) -> str:
+        try:
+            with open(self._node.session.log(suspect.process.id), "rb") as log:
+                log.seek(suspect.log_from)
+                text = log.read(LONGEST_STACK).decode(errors="replace").strip()
+        except OSError:
+            text = ""
+        return f". Its stacks:\n{text}" if text else ". It has no stack to show"
+
+    def _tell(self, text: str) -> None:
+        self._node.post(self._node.session.driver, m.Warning(text))
+
+
+def _seconds(variable: str, default: float) -> float:
+    """Raises ValueError when the variable is set to something else than seconds."""
+    text = os.environ.get(variable, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise ValueError(f"{variable} must be a number of seconds above 0, got {text!r}")
+    return value

@@ -1,0 +1,123 @@
+"""Workers that hang are reported with their stacks and left alone; what they run can be ended by force."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+
+import pytest
+from drivers import Driver
+from waiting import start_engine, wait_for
+
+from rlflow import engine
+from rlflow.engine import api
+from rlflow.engine.control_store import StoreReader
+from rlflow.engine.exceptions import TaskCancelledError
+from rlflow.engine.testing import leak_check
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_leaks():
+    """One check for all tests of the file, since they share an engine, which has little patience."""
+    with leak_check(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLFLOW_SILENCE_SECONDS", "0.3")
+        start_engine()
+        yield
+        engine.shutdown()
+
+
+@engine.remote
+def match_for_ever(path):
+    """In C code that keeps the interpreter's lock."""
+    path.touch()
+    return re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+@engine.remote
+def until(path):
+    path.with_suffix(".begun").touch()
+    while not path.exists():
+        time.sleep(0.005)
+    return os.getpid()
+
+
+@engine.remote
+class Loop:
+    def pid(self):
+        return os.getpid()
+
+    async def block_the_loop(self, path):
+        while not path.exists():
+            time.sleep(0.005)
+        await asyncio.sleep(0)
+
+
+def test_a_task_that_keeps_the_interpreters_lock(caplog, tmp_path):
+    ref = match_for_ever.remote(tmp_path / "begun")
+    wait_for((tmp_path / "begun").exists, "the task begins")
+    wait_for(lambda: "in match_for_ever" in caplog.text, "it is reported with its stack")
+    assert re.search(
+        r"worker w\d+ \(pid \d+, R \(running\)\), which runs task match_for_ever \(\S+\), has not answered for [\d.]+ s"
+        r"; it may be in C code .*\. It is left alone; .* ends it\. Its stacks:\n",
+        caplog.text,
+    )
+    assert re.search(r"; w\d+ does not answer$", str(engine.why(ref)))
+    engine.cancel(ref, force=True)  # no Python can end it there
+    with pytest.raises(TaskCancelledError):
+        engine.get(ref)
+    assert caplog.text.count("has not answered") == 1
+
+
+def test_a_process_that_is_stopped(caplog, tmp_path):
+    ref = until.remote(tmp_path / "go")
+    wait_for((tmp_path / "go.begun").exists, "the task begins")
+    where = re.search(r"runs on (w\d+) \(pid (\d+)\)", str(engine.why(ref)))
+    os.kill(int(where[2]), signal.SIGSTOP)
+    wait_for(lambda: "has not answered" in caplog.text, "it is reported")
+    assert "T (stopped)" in caplog.text
+    os.kill(int(where[2]), signal.SIGCONT)
+    wait_for(lambda: f"worker {where[1]} answers again" in caplog.text, "it is heard again")
+    (tmp_path / "go").touch()
+    assert engine.get(ref) == int(where[2])
+
+
+def test_a_task_far_beyond_its_usual_time(caplog, tmp_path):
+    @engine.remote
+    def usually_quick(path):
+        while not path.exists():
+            time.sleep(0.005)
+        return True
+
+    idle = Loop.remote()
+    (tmp_path / "quick").touch()
+    engine.get([usually_quick.remote(tmp_path / "quick") for _ in range(3)])
+    ref = usually_quick.remote(tmp_path / "go")
+    wait_for(lambda: "which is unusual" in caplog.text, "it is reported")
+    assert re.search(r", which runs task \S+ \(\S+\), has been in it for [\d.]+ s, which is unusual", caplog.text)
+    assert "in usually_quick\n" in caplog.text
+    (tmp_path / "go").touch()
+    assert engine.get(ref)
+    assert caplog.text.count("which is unusual") == 1
+    assert engine.get(idle.pid.remote()) and "has not answered" not in caplog.text  # who is idle or busy does answer
+    with StoreReader(api.current_backend().session.store) as reader:
+        assert any(event.kind == "overdue" and "in usually_quick\n" in event.detail for event in reader.events())
+
+
+def test_an_actor_whose_event_loop_is_blocked(caplog, tmp_path):
+    actor = Loop.remote()
+    pid = engine.get(actor.pid.remote())
+    call = actor.block_the_loop.remote(tmp_path / "go")
+    wait_for(lambda: "in block_the_loop" in caplog.text, "it is reported")
+    assert re.search(rf"worker w\d+ \(pid {pid}, .*\), which is actor Loop \(\S+\), has not answered", caplog.text)
+    (tmp_path / "go").touch()
+    engine.get(call)
+    wait_for(lambda: "answers again" in caplog.text, "it is heard again")
+
+
+def test_the_patience_of_the_engine_is_checked(monkeypatch):
+    """In another program, as an engine runs here."""
+    monkeypatch.setenv("RLFLOW_SILENCE_SECONDS", "soon")
+    with Driver("start()") as driver:
+        code, _, err = driver.end()
+        assert code and "RLFLOW_SILENCE_SECONDS must be a number of seconds above 0, got 'soon'" in err
