@@ -59,6 +59,9 @@ class Backend(Protocol):
     def get_actor(self, name: str, namespace: str | None) -> tuple[ActorInfo, ObjectRef]:
         """Raises ValueError when there is none."""
 
+    def named_actors(self) -> list[tuple[str, str]]:
+        """(namespace, name) of all that ``get_actor`` would find."""
+
     def current_actor(self) -> tuple[type, bytes, ObjectRef] | None:
         """Class, id and one more handle of the actor whose method runs here."""
 

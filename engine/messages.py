@@ -360,6 +360,12 @@ class FindActor(Wire, tag="find_actor"):
     namespace: str
 
 
+class ListNames(Wire, tag="list_names"):
+    """Which names do actors have? The answer is :class:`ActorNames`."""
+
+    token: int
+
+
 class Reconcile(Wire, tag="reconcile"):
     """A worker died and may have taken results with it: which of these tasks did it finish? One page at a time."""
 
@@ -410,9 +416,8 @@ class Stop(Wire, tag="stop"):
 ToNode: TypeAlias = (
     Hello | Report | Function | Submit | WantAcknowledgement | Done | Logged | Ran | Checkpointed | Seen | Blocked
     | Unblocked | Returned | Retiring | Cancel | Resolve | Lost | Stored | Copied | Escaped | Hold | Release | NeedRoom
-    | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | Reconcile | Pong | Ask | AskWhy
-    | Print
-    | Stop
+    | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | ListNames | Reconcile | Pong | Ask
+    | AskWhy | Print | Stop
 )
 
 
@@ -535,6 +540,12 @@ class ActorFound(Wire, tag="actor_found"):
     error: str
 
 
+class ActorNames(Wire, tag="actor_names"):
+    token: int
+    names: list[tuple[str, str]]
+    """(namespace, name) of each."""
+
+
 class WorkerDied(Wire, tag="worker_died"):
     worker: str
     reason: str
@@ -588,8 +599,8 @@ class Exit(Wire, tag="exit"):
 
 ToProcess: TypeAlias = (
     Welcome | Resume | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | Results | Resolved
-    | Call | ActorState | ActorFound | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks | Copy
-    | LookAfterMemory | GiveRoom | Answer | AskWhy | Because | Warning | Print | Exit
+    | Call | ActorState | ActorFound | ActorNames | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks
+    | Copy | LookAfterMemory | GiveRoom | Answer | AskWhy | Because | Warning | Print | Exit
 )
 
 

@@ -64,6 +64,7 @@ class InlineBackend:
         self._actors = handles = InlineHandles(self)
         self.create_actor = handles.create_actor
         self.get_actor = handles.get_actor
+        self.named_actors = handles.named_actors
         self.submit_call = handles.submit_call
         self.current_actor = handles.current_actor
         self.kill_actor = handles.kill_actor

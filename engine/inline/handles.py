@@ -152,6 +152,10 @@ class InlineHandles:
                 raise ValueError(f"no actor named {name!r} in namespace {space!r}")
             return self._handle(actor)
 
+    def named_actors(self) -> list[tuple[str, str]]:
+        with self._lock:
+            return list(self._names)
+
     def _handle(self, actor: InlineActor) -> tuple[ActorInfo, ObjectRef]:
         return actor.info, self._backend.objects.adopt(ids.handle_id(actor.info.actor_id))
 

@@ -94,9 +94,12 @@ class ActorDesk:
         if actor is not None:
             self._introduce(sender, find.token, actor, created=False)
             return
-        known = ", ".join(sorted(self.table.names(find.namespace))) or "none"
+        known = ", ".join(sorted(name for space, name in self.table.names() if space == find.namespace)) or "none"
         error = f"there is no actor named {find.name!r} in namespace {find.namespace!r}; there are: {known}"
         self._node.post(sender, m.ActorFound(find.token, b"", "", {}, -1, False, error))
+
+    def on_list_names(self, sender: str, message: m.ListNames) -> None:
+        self._node.post(sender, m.ActorNames(message.token, self.table.names()))
 
     def on_watch_actor(self, sender: str, watch: m.WatchActor) -> None:
         actor = self.table.get(watch.actor)

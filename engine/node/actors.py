@@ -90,8 +90,9 @@ class ActorTable:
         """How many are alive or to come."""
         return sum(actor.state != DEAD for actor in self._actors.values())
 
-    def names(self, namespace: str) -> list[str]:
-        return [name for space, name in self._names if space == namespace and self.named(space, name) is not None]
+    def names(self) -> list[tuple[str, str]]:
+        """(namespace, name) of all that can be found."""
+        return [key for key in self._names if self.named(*key) is not None]
 
     def started(self, actor: Actor, worker: str) -> None:
         actor.state = ALIVE

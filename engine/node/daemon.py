@@ -134,6 +134,7 @@ class Daemon:
             m.WatchActor: self.actors.on_watch_actor,
             m.KillActor: self.actors.on_kill_actor,
             m.FindActor: self.actors.on_find_actor,
+            m.ListNames: self.actors.on_list_names,
             m.NeedRoom: self.objects.on_need_room,
             m.Reconcile: self.tasks.on_reconcile,
             m.Pong: self.tasks.on_pong,

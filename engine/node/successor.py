@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from .daemon import Daemon
     from .pool import Process
 
-STALE = (m.Hello, m.Blocked, m.Unblocked, m.Returned, m.Resolve, m.Lost, m.WatchActor, m.FindActor, m.Reconcile, m.Ask)
+STALE = (
+    m.Hello, m.Blocked, m.Unblocked, m.Returned, m.Resolve, m.Lost, m.WatchActor, m.FindActor, m.ListNames, m.Reconcile,
+    m.Ask,
+)
 """What a report says better, or its sender asks again."""
 
 

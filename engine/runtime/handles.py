@@ -91,6 +91,12 @@ class ActorHandles:
         namespace = namespace or self._process.session.namespace
         return self._found(questions.ask(token, m.FindActor(token, name, namespace)))
 
+    def named_actors(self) -> list[tuple[str, str]]:
+        self._process.endpoint.flush()  # what was dropped before the question goes ahead of it
+        token = self._process.questions.next_token()
+        names: list[tuple[str, str]] = self._process.questions.ask(token, m.ListNames(token))
+        return names
+
     def submit_call(
         self, actor: ActorInfo, handle: ObjectRef, method: str, args: tuple[Any, ...], kwargs: dict[str, Any],
         num_returns: int,

@@ -85,6 +85,7 @@ class ProcessBackend:
         handles = ActorHandles(self)
         self.create_actor = handles.create_actor
         self.get_actor = handles.get_actor
+        self.named_actors = handles.named_actors
         self.submit_call = handles.submit_call
         self.current_actor = handles.current_actor
         self.kill_actor = handles.kill_actor
@@ -109,6 +110,7 @@ class ProcessBackend:
             m.Ping: lambda *_: self.post_node(m.Pong()),
             m.Publish: lambda _, message: self.objects.publish(message.object_id),
             m.ActorState: lambda _, message: self.calls.on_state(message),
+            m.ActorNames: lambda _, message: self.questions.answered(message.token, message.names),
             m.ActorFound: lambda _, message: self.questions.answered(message.token, message),
             m.Answer: lambda _, message: self.questions.answered(message.token, message.payload),
             m.AskWhy: self.explaining.on_ask,

@@ -29,7 +29,7 @@ def test_an_actor_is_found_by_id_and_by_name(table):
     assert table.named("another run", "learner") is other
     assert table.named("run", "critic") is None
     assert table.named("", "") is None
-    assert table.names("run") == ["learner"] and table.names("") == []
+    assert table.names() == [("run", "learner"), ("another run", "learner")]
 
 
 def test_what_watchers_are_told(table):
@@ -52,7 +52,7 @@ def test_descriptions_name_class_name_and_id(table):
 def test_the_name_of_a_dead_actor_is_free(table):
     first = add(table, b"a", "learner")
     table.died(first, "gone", b"")
-    assert table.named("", "learner") is None and table.names("") == []
+    assert table.named("", "learner") is None and table.names() == []
     second = add(table, b"b", "learner")
     table.died(first, "gone", b"")  # once more: the name is another's now
     assert table.named("", "learner") is second
@@ -61,11 +61,11 @@ def test_the_name_of_a_dead_actor_is_free(table):
 def test_the_name_of_an_actor_that_leaves_is_free(table):
     first = add(table, b"a", "learner")
     first.farewell = "it is time"
-    assert table.named("", "learner") is None and table.names("") == []
+    assert table.named("", "learner") is None and table.names() == []
     second = add(table, b"b", "learner")
     assert table.named("", "learner") is second
     table.died(first, "gone", b"")
-    assert table.named("", "learner") is second and table.names("") == ["learner"]
+    assert table.named("", "learner") is second and table.names() == [("", "learner")]
 
 
 def test_restarts_are_counted(table):

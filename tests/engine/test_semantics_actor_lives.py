@@ -7,6 +7,7 @@ from counters import Counter, add_through, name_is_free, until
 
 from rlflow import engine
 from rlflow.engine.exceptions import ActorDiedError, EngineError, TaskError
+from rlflow.engine.util import list_named_actors
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -82,6 +83,27 @@ def test_namespaces():
     assert engine.get(engine.get_actor("twin", namespace="other").read.remote()) == 2
     with pytest.raises(ValueError, match="empty"):
         engine.get_actor("twin", namespace="empty")
+
+
+def test_names_are_listed():
+    @engine.remote
+    def names(**options):
+        return list_named_actors(**options)
+
+    before = list_named_actors(all_namespaces=True)
+    kept = [Counter.options(name=name).remote() for name in ("second", "first")]
+    there = Counter.options(name="elsewhere", namespace="other").remote()
+    unnamed = Counter.remote()
+    assert list_named_actors() == ["first", "second"] == engine.get(names.remote())
+    everywhere = [
+        {"name": "first", "namespace": "default"}, {"name": "second", "namespace": "default"},
+        {"name": "elsewhere", "namespace": "other"},
+    ]
+    assert before == [] and list_named_actors(all_namespaces=True) == everywhere
+    assert engine.get(names.remote(all_namespaces=True)) == everywhere
+    engine.kill(there)
+    del kept[0], unnamed
+    until(lambda: list_named_actors(all_namespaces=True) == everywhere[:1])
 
 
 # --- death ---
