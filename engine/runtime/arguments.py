@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import messages as m
 from ..ids import object_id
 from ..refs import ObjectRef
-from ..serialization import dump_plain_arguments, dumps
+from ..serialization import dump_arguments
 
 if TYPE_CHECKING:
     from .process import ProcessBackend
@@ -29,26 +29,23 @@ NOTHING = Packed(None, [], [], [])
 
 def pack_arguments(process: ProcessBackend, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
     """Pickles ``args`` and ``kwargs``; raises SerializationError that names the part that failed."""
-    if (plain := dump_plain_arguments(args, kwargs)) is not None:
-        return Packed(m.Inline(plain), [], [], [])
     deps: list[m.Dep] = []
     pins: list[ObjectRef] = []
-    if any(type(value) is ObjectRef for value in args):
+    if ObjectRef in map(type, args):
         pins += [value for value in args if type(value) is ObjectRef]
         deps += [_dep(process, i, value) for i, value in enumerate(args) if type(value) is ObjectRef]
         args = tuple(None if type(value) is ObjectRef else value for value in args)
-    if kwargs and any(type(value) is ObjectRef for value in kwargs.values()):
+    if kwargs and ObjectRef in map(type, kwargs.values()):
         pins += [value for value in kwargs.values() if type(value) is ObjectRef]
         deps += [_dep(process, name, value) for name, value in kwargs.items() if type(value) is ObjectRef]
         kwargs = {name: None if type(value) is ObjectRef else value for name, value in kwargs.items()}
-    if deps and (plain := dump_plain_arguments(args, kwargs)) is not None:
-        return Packed(m.Inline(plain), deps, [], pins)
-    serialized = dumps((args, kwargs))
+    serialized = dump_arguments(args, kwargs)
     nested: list[bytes] = []
-    for ref in serialized.refs:
-        process.objects.escape(ref)
-        nested.append(ref.binary())
-    pins += serialized.refs
+    if serialized.refs:
+        for ref in serialized.refs:
+            process.objects.escape(ref)
+            nested.append(ref.binary())
+        pins += serialized.refs
     value = process.storage.pack(serialized)
     if isinstance(value, m.Inline):
         return Packed(value, deps, nested, pins)

@@ -76,7 +76,8 @@ class Endpoint:
         """Threads that want the lead from the background thread."""
         self._progress = threading.Condition()
         self._led_at = time.monotonic()
-        self._parked = threading.Event()
+        self._parked = False
+        """The background thread sleeps until somebody posts, or stops leading."""
         self._unpark = threading.Event()
         self._send_lock = threading.RLock()  # a user's __del__ that prints may run inside, by garbage collection
         self.posting = self._send_lock
@@ -105,8 +106,8 @@ class Endpoint:
                 self._out[peer] = [message]
             else:
                 out.append(message)
-        if self._background_leads:
-            self._wake()
+        if self._background_leads or self._parked:
+            self._wake_background()
 
     def batch(self, peer: str, kind: type[m.Batch], item: msgspec.Raw) -> int:
         """Posts ``item`` as part of a batch; returns how long the batch is now."""
@@ -121,8 +122,8 @@ class Endpoint:
             else:
                 out.append(kind([item]))
                 size = 1
-        if size == 1 and self._background_leads:
-            self._wake()
+        if size == 1 and (self._background_leads or self._parked):
+            self._wake_background()
         return size
 
     def submit(self, spec: msgspec.Raw) -> int:
@@ -134,8 +135,8 @@ class Endpoint:
         specs = self._specs
         specs.append(spec)
         size = len(specs)
-        if size == 1 and self._background_leads:
-            self._wake()
+        if size == 1 and (self._background_leads or self._parked):
+            self._wake_background()
         return size
 
     def report(self, owner: str, outcome: msgspec.Raw) -> int:
@@ -143,9 +144,12 @@ class Endpoint:
         outcomes = self._outcomes
         outcomes.append((owner, outcome))
         size = len(outcomes)
-        if size == 1 and self._background_leads:
-            self._wake()
+        if size == 1 and (self._background_leads or self._parked):
+            self._wake_background()
         return size
+
+    def _unsent(self) -> bool:
+        return bool(self._out or self._specs or self._outcomes)
 
     def _collect(self) -> None:
         """Other threads go on gathering meanwhile."""
@@ -165,7 +169,7 @@ class Endpoint:
     def flush(self) -> None:
         """Sends all outboxes."""
         self.before_flush()
-        if not (self._out or self._specs or self._outcomes):
+        if not self._unsent():
             return
         with self._send_lock:
             if self._specs or self._outcomes:
@@ -313,8 +317,7 @@ class Endpoint:
         if self._followers:
             with self._progress:
                 self._progress.notify_all()
-        if self._parked.is_set():
-            self._parked.clear()
+        if self._parked:
             self._unpark.set()
 
     def _serve(self, timeout: float | None) -> bool:
@@ -346,6 +349,13 @@ class Endpoint:
                 self._progress.notify_all()
         return received
 
+    def _wake_background(self) -> None:
+        """There is something to send, and it may be that nobody else will."""
+        if self._parked:
+            self._unpark.set()
+        else:
+            self._wake()
+
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
 
@@ -367,8 +377,7 @@ class Endpoint:
             if self._lead.acquire(blocking=False):
                 self._background_leads = True
                 try:
-                    unsent = self._out or self._specs or self._outcomes
-                    if not (unsent or self._closed or self._wanted or self._loop_leads):
+                    if not (self._unsent() or self._closed or self._wanted or self._loop_leads):
                         self._serve(None)
                 finally:
                     self._background_leads = False
@@ -378,10 +387,10 @@ class Endpoint:
                             self._progress.notify_all()
             elif time.monotonic() - self._led_at > PARK_AFTER:
                 self._unpark.clear()
-                self._parked.set()
-                if self._lead.locked():
+                self._parked = True
+                if self._lead.locked() and not self._unsent():  # in this order: who posts later sees that it sleeps
                     self._unpark.wait()
-                self._parked.clear()
+                self._parked = False
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
         """Sends what is left, waits ``linger_ms`` at most for it to go, and frees everything."""

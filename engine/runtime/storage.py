@@ -67,7 +67,7 @@ class Storage:
 
         Raises ObjectStoreFullError when neither memory nor disk has room.
         """
-        refs = [ref.binary() for ref in serialized.refs]
+        refs = [ref.binary() for ref in serialized.refs] if serialized.refs else []
         if not serialized.buffers and len(serialized.data) <= INLINE_BYTES:
             return m.Inline(serialized.data, [], refs)
         size = serialized.nbytes()

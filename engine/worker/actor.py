@@ -180,7 +180,7 @@ class ActorHost:
             if self._repeats.verdicts:
                 self._repeats.verdicts.pop(spec.task, None)  # which is out of date now
         outcome = executor.attempt(spec, spec.parent_attempt, [], getattr, (self._instance, spec.method))
-        self.report_call(spec, outcome, not executor.queue)
+        self.report_call(spec, outcome)
         if self._recovery is not None:
             self._recovery.save_if_due(self._instance)
 
@@ -202,8 +202,8 @@ class ActorHost:
             self.exit()
         return attempt.outcome(values)
 
-    def report_call(self, spec: m.Spec, outcome: m.Outcome, last: bool) -> None:
-        """Sends an outcome to the caller, at once if it is the ``last`` there is to run; and logs it behind.
+    def report_call(self, spec: m.Spec, outcome: m.Outcome) -> None:
+        """Sends an outcome to the caller, at once unless there is more to run; and logs it behind.
 
         That of a recoverable actor goes to the node, which logs it and sends it on. What was cancelled has not run, and
         is no part of the log.
@@ -226,8 +226,10 @@ class ActorHost:
                 self._executor.kept.pop(spec.task, None)
                 endpoint.flush()
             endpoint.batch(spec.owner, m.RawResults, raw)
+        # Looked at only now: what waits yet will be reported after this.
+        more = self._executor.queue if self.concurrent is None else self.concurrent.more()
         now = time.perf_counter()
-        if last or now - self._reported_at > REPORT_SECONDS:
+        if not more or now - self._reported_at > REPORT_SECONDS:
             self._reported_at = now
             endpoint.flush()
 

@@ -1,8 +1,8 @@
 """Actors that run several calls at a time: in threads, or ``async def`` methods in an event loop.
 
 In either case the main thread is the one that receives, so a call never waits for the background thread to notice
-it. *Threads*: the main thread hands calls over in the order of arrival; a thread is started when there is a call and
-none is free. *Event loop*: the loop is the main thread's, and watches the mailbox like any other file. A coroutine
+it. *Threads*: they take calls in the order of arrival; one is started when there is a call and none is free. *Event
+loop*: the loop is the main thread's, and watches the mailbox like any other file. A coroutine
 costs an ``asyncio`` task; a method that is not ``async`` runs at once, between the others. Results leave together, at
 the end of the loop's turn.
 
@@ -36,6 +36,9 @@ class ConcurrentCalls(Protocol):
     def cancel(self, task: bytes) -> None:
         """Ends a call that waits or awaits; one that runs in a thread goes on. In any thread."""
 
+    def more(self) -> bool:
+        """Whether there will be more to report, and sent."""
+
     def run(self) -> None:
         """The main thread's work until the actor leaves and what has begun is finished."""
 
@@ -49,44 +52,80 @@ def concurrent_calls(host: ActorHost, actor: Any, max_concurrency: int) -> Concu
 
 
 class ThreadedCalls:
-    """Calls in threads."""
+    """Calls in threads.
+
+    At most one thread is *sought* at a time: woken, and not running yet. It wakes the next one once it has taken a
+    call. A thread whose calls are short keeps the interpreter's lock and runs one after the other while the one that
+    was sought waits for the lock; to wake a thread for each call would cost more than the call.
+    """
 
     def __init__(self, host: ActorHost, size: int) -> None:
         self._host = host
         self._size = size
-        self._calls: SimpleQueue[m.Spec | None] = SimpleQueue()
+        self._calls: deque[m.Spec] = deque()
         self._threads: list[threading.Thread] = []
-        self._unfinished = 0
+        self._idle = 0
+        self._sought = False
+        self._leaving = False
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._lock = threading.Lock()
 
     def accept(self, spec: m.Spec) -> None:
-        with self._lock:
-            self._unfinished += 1
-            if len(self._threads) < min(self._unfinished, self._size):
-                name = f"call-{len(self._threads)}"
-                self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
-                self._threads[-1].start()
-        self._calls.put(spec)
+        self._calls.append(spec)
+        self._seek()
 
     def cancel(self, task: bytes) -> None:
         """The thread that takes it from the queue sees that it was cancelled."""
 
+    def more(self) -> bool:
+        return bool(self._calls)
+
     def run(self) -> None:
         host = self._host
         host.endpoint.wait_until(lambda: host.leaving)
+        self._leaving = True
         for _ in self._threads:
-            self._calls.put(None)
+            self._wake.put(None)
         for thread in self._threads:
             thread.join()
 
-    def _work(self) -> None:
-        while True:
-            spec = self._calls.get()
-            if spec is None:
+    def _seek(self) -> None:
+        """Sees to it that another thread looks for calls, if there are any and one can be had."""
+        if self._sought or not self._calls:
+            return
+        with self._lock:
+            if self._sought:
                 return
-            self._host.run_call(spec)
+            if self._idle:
+                self._sought = True
+                self._wake.put(None)
+            elif len(self._threads) < self._size:
+                self._sought = True
+                name = f"call-{len(self._threads)}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _work(self) -> None:
+        calls = self._calls
+        while True:
+            self._sought = False
+            while calls:
+                try:
+                    spec = calls.popleft()
+                except IndexError:  # another thread was quicker
+                    break
+                self._seek()
+                self._host.run_call(spec)
             with self._lock:
-                self._unfinished -= 1
+                if calls:
+                    continue
+                if self._leaving:
+                    return
+                self._idle += 1
+            self._wake.get()
+            with self._lock:
+                self._idle -= 1
 
 
 class AsyncCalls:
@@ -107,6 +146,9 @@ class AsyncCalls:
             self._start(spec)
         else:  # a thread of the user's waits in get() and receives meanwhile
             self._loop.call_soon_threadsafe(self._start, spec)
+
+    def more(self) -> bool:
+        return self._flushing
 
     def cancel(self, task: bytes) -> None:
         self._loop.call_soon_threadsafe(self._cancel, task)
@@ -143,13 +185,13 @@ class AsyncCalls:
 
     async def _run(self, spec: m.Spec) -> None:
         outcome = await self._host.run_coroutine(spec)
-        self._host.report_call(spec, outcome, last=False)
-        del self._running[spec.task]
-        if self._waiting and not self._host.leaving:
-            self._start(self._waiting.popleft())
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
+        self._host.report_call(spec, outcome)
+        del self._running[spec.task]
+        if self._waiting and not self._host.leaving:
+            self._start(self._waiting.popleft())
 
     def _flush(self) -> None:
         self._flushing = False

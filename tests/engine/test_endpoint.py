@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from waiting import wait_for
 
@@ -52,3 +53,26 @@ def test_two_threads_take_over_from_the_background_thread_at_once(both_ends, arr
             sender.send("a", [m.Print("stdout", "", name)])
             thread.join(30)
             assert not thread.is_alive(), f"{name} did not hear of its message"
+
+
+@pytest.mark.parametrize("how", ["post", "batch", "submit", "report"])
+def test_what_is_posted_while_another_thread_has_waited_long_is_sent(both_ends, arrived, how):
+    """The background thread sleeps then, and nobody sent it."""
+    endpoint, peer = both_ends
+    waiting = threading.Thread(target=lambda: endpoint.wait_until(lambda: "enough" in arrived), daemon=True)
+    waiting.start()
+    wait_for(lambda: endpoint._parked, "the background thread sleeps")
+    raw = msgspec.Raw(m.encode(m.Outcome(b"task", 0, "w1", m.FINISHED, 0.0, 0.0, [])))
+    {
+        "post": lambda: endpoint.post("b", m.Ping()),
+        "batch": lambda: endpoint.batch("b", m.RawResults, raw),
+        "submit": lambda: endpoint.submit(raw),
+        "report": lambda: endpoint.report("b", raw),
+    }[how]()
+    if how == "submit":
+        wait_for(lambda: len(endpoint.unacknowledged), "it was sent to the node")
+    else:
+        wait_for(lambda: peer.wait(0) or peer.receive() or peer.frames, "it has come")
+    peer.send("a", [m.Print("stdout", "", "enough")])
+    waiting.join(30)
+    assert not waiting.is_alive()

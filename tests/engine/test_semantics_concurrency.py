@@ -233,6 +233,13 @@ class TestTogether:
         del gate
         assert engine.get([*results, opened]) == [1, 1, 1, None]
 
+    def test_a_result_leaves_though_its_thread_is_in_the_next_call_already(self):
+        actor = Threaded.remote()
+        for _ in range(10):
+            quick, *blocked = [actor.where.remote(), *(actor.meet.remote(n) for n in range(3))]
+            engine.get(quick)
+            assert engine.get([*blocked, actor.meet.remote(3)]) == [0, 1, 2, 3]
+
     def test_threads_of_a_dead_actor_end_with_it(self):
         actor = Threaded.remote()
         stuck = [actor.meet.remote(n) for n in range(3)]
