@@ -191,14 +191,15 @@ def cancel(ref: ObjectRef, *, force: bool = False, recursive: bool = True) -> No
 
     What has not begun never does. A task that runs gets a KeyboardInterrupt where its code stands, also in ``get`` and
     in ``time.sleep``; a coroutine of an actor an ``asyncio.CancelledError``; a method that runs in a thread goes on. A
-    task that has ended stays as it is. An actor call can be cancelled only by the process that made it; elsewhere its
-    ref is left alone.
+    task that has ended stays as it is. Whoever has the ref can cancel: the request for an actor call goes to the
+    process that made it.
 
     Args:
         ref: a result of the task.
         force: kill the worker that runs it, for code that does not react. Not for actor calls: ValueError, where the
-            call was made and while it is unfinished.
-        recursive: also what the task submitted, and the actor calls that it made (not with ``force``).
+            call was made and while it is unfinished; elsewhere they are cancelled without it.
+        recursive: also what the task submitted, and what that submitted, whether those between have ended or not; actor
+            calls as well (not those of a task that ``force`` kills).
     """
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() takes an ObjectRef, got {type(ref).__name__}; kill() ends an actor")

@@ -211,6 +211,20 @@ class ControlStore:
             raw = txn.get(task)
             return None if raw is None else msgspec.Raw(raw)
 
+    def gathered_specs(self) -> list[bytes]:
+        """Tasks whose specs are not committed yet."""
+        return list(self._specs)
+
+    def submitted_in(self, scope: bytes, most: int) -> list[bytes]:
+        """Tasks, actors and calls that were submitted in a scope and are committed, in order."""
+        found: list[bytes] = []
+        with self._env.begin(db=self._tables["specs"]) as txn, txn.cursor() as cursor:
+            more = cursor.set_range(scope)
+            while more and len(found) < most and (task := bytes(cursor.key())).startswith(scope):
+                found.append(task)
+                more = cursor.next()
+        return found
+
     def outcome(self, task: bytes) -> m.Outcome | None:
         """The outcome of a task that has ended."""
         gathered = self._outcomes.get(task)

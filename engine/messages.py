@@ -252,11 +252,13 @@ class Retiring(Wire, tag="retiring"):
 
 
 class Cancel(Wire, tag="cancel"):
-    """End a task (and with ``recursive`` what it submitted, also if it has ended itself)."""
+    """End a task, or a call of another process's; with ``recursive`` also what it submitted, if it has ended or not."""
 
     task: bytes
     force: bool
     recursive: bool
+    object_id: bytes = b""
+    """Result of the task whose owner knows it, if the node does not: that of an actor call."""
 
 
 class Resolve(Wire, tag="resolve"):
@@ -480,6 +482,19 @@ class CancelCall(Wire, tag="cancel_call"):
     recursive: bool
 
 
+class CancelOwn(Wire, tag="cancel_own"):
+    """To the owner of an actor call: somebody who borrows its ref cancels it."""
+
+    task: bytes
+    recursive: bool
+
+
+class CancelMade(Wire, tag="cancel_made"):
+    """To a worker: end the actor calls that these tasks and calls, which ran there and have ended, have left behind."""
+
+    tasks: list[bytes]
+
+
 class Results(Wire, tag="results"):
     """Outcomes for their owner, straight from the worker (or from the node, for what no worker can report)."""
 
@@ -598,9 +613,9 @@ class Exit(Wire, tag="exit"):
 
 
 ToProcess: TypeAlias = (
-    Welcome | Resume | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | Results | Resolved
-    | Call | ActorState | ActorFound | ActorNames | WorkerDied | Reconciled | Acknowledged | Ping | Publish | FreeBlocks
-    | Copy | LookAfterMemory | GiveRoom | Answer | AskWhy | Because | Warning | Print | Exit
+    Welcome | Resume | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | CancelOwn
+    | CancelMade | Results | Resolved | Call | ActorState | ActorFound | ActorNames | WorkerDied | Reconciled
+    | Acknowledged | Ping | Publish | FreeBlocks | Copy | LookAfterMemory | GiveRoom | Answer | AskWhy | Because | Warning | Print | Exit
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ from ..backend import ActorInfo
 from ..cancelled import cancelled_error
 from ..exceptions import ActorDiedError, ActorUnavailableError, PendingCallsLimitExceeded
 from ..explanation import RUNNING, WAITING, short
-from ..ids import object_id
+from ..ids import SCOPE_BYTES, child_scope, object_id
 from ..refs import ObjectRef
 from ..serialization import dump_engine_error, load_error
 
@@ -162,12 +163,19 @@ class ActorCalls:
                 callee.resent.pop(task, None)
         return True
 
-    def cancel_all_of(self, scope: bytes) -> None:
-        """Ends those that were made in a scope."""
+    def on_cancel_own(self, sender: str, message: m.CancelOwn) -> None:
+        self.cancel(message.task, False, message.recursive)
+
+    def on_cancel_made(self, sender: str, message: m.CancelMade) -> None:
+        self.cancel_all_of(map(child_scope, message.tasks))
+
+    def cancel_all_of(self, scopes: Iterable[bytes]) -> None:
+        """Ends those that were made in these scopes."""
+        wanted = set(scopes)
         with self._lock:
-            made = [task for task in list(self.in_flight) if task.startswith(scope)]
+            made = [task for task in list(self.in_flight) if task[:SCOPE_BYTES] in wanted]
             for callee in list(self._callees.values()):
-                made += [call.spec.task for call in callee.waiting if call.spec.task.startswith(scope)]
+                made += [call.spec.task for call in callee.waiting if call.spec.task[:SCOPE_BYTES] in wanted]
         for task in made:
             self.cancel(task, False, True)
 

@@ -108,6 +108,8 @@ class ProcessBackend:
             m.Resolved: lambda _, message: self.objects.arrived(message.object_id, message.value),
             m.Acknowledged: lambda _, message: self.endpoint.unacknowledged.acknowledged(message.frame),
             m.Ping: lambda *_: self.post_node(m.Pong()),
+            m.CancelOwn: self.calls.on_cancel_own,
+            m.CancelMade: self.calls.on_cancel_made,
             m.Publish: lambda _, message: self.objects.publish(message.object_id),
             m.ActorState: lambda _, message: self.calls.on_state(message),
             m.ActorNames: lambda _, message: self.questions.answered(message.token, message.names),
@@ -220,7 +222,7 @@ class ProcessBackend:
             return
         task = task_of(ref.binary())
         if not self.calls.cancel(task, force, recursive):
-            self.post_node(m.Cancel(task, force, recursive))
+            self.post_node(m.Cancel(task, force, recursive, ref.binary()))
         self.endpoint.flush()
 
     # ------------------------------------------------------------ objects

@@ -159,6 +159,66 @@ def test_calls_that_it_made_are_cancelled_with_it(tmp_path):
         wait_for((tmp_path / name).with_suffix(".cancelled").exists, f"{name} is cancelled")
 
 
+@engine.remote
+def leaves_behind(folder, actor):
+    """Ends, and what it has submitted goes on."""
+    if actor is None:
+        until.remote(folder)
+    else:
+        actor.long.remote(folder / "call")
+        begun(folder / "call")
+
+
+@engine.remote
+def grandparent(folder, actor):
+    engine.get(leaves_behind.remote(folder, actor))
+    (folder / "child has ended").touch()
+    time.sleep(LONG)
+
+
+def test_grandchildren_whose_parent_has_ended_are_cancelled(tmp_path):
+    ref = grandparent.remote(tmp_path, None)
+    begun(tmp_path / "child has ended")
+    begun(tmp_path / "child")
+    engine.cancel(ref)
+    assert is_cancelled(ref)
+    wait_for(all_resources_free, "the grandchild ends")
+    assert not (tmp_path / "ended").exists()
+
+
+def test_calls_that_an_ended_child_made_are_cancelled(tmp_path):
+    actor = Worker.remote()
+    ref = grandparent.remote(tmp_path, actor)
+    begun(tmp_path / "child has ended")
+    engine.cancel(ref)
+    assert is_cancelled(ref)
+    wait_for((tmp_path / "call.cancelled").exists, "the call is cancelled")
+
+
+def test_tasks_that_an_ended_call_submitted_are_cancelled(tmp_path):
+    @engine.remote
+    class Submits:
+        def submit(self, folder):
+            until.remote(folder)
+
+    @engine.remote
+    def parent(folder, actor):
+        engine.get(actor.submit.remote(folder))
+        (folder / "call has ended").touch()
+        time.sleep(LONG)
+
+    actor = Submits.remote()
+    ref = parent.remote(tmp_path, actor)
+    begun(tmp_path / "call has ended")
+    begun(tmp_path / "child")
+    with StoreReader(api.current_backend().session.store) as reader:
+        wait_for(lambda: any(each.function.endswith(".submit") for each in reader.tasks()), "the call is recorded")
+    engine.cancel(ref)
+    assert is_cancelled(ref)
+    wait_for(all_resources_free, "what the call submitted ends")
+    assert not (tmp_path / "ended").exists()
+
+
 def _slow(folder):
     (folder / "unpickling").touch()
     while not (folder / "go").exists():
@@ -279,6 +339,20 @@ def test_a_borrower_can_cancel(tmp_path):
     begun(tmp_path / "begun")
     engine.get(canceller.remote([ref]))
     assert is_cancelled(ref)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_borrower_can_cancel_a_call(tmp_path, force):
+    @engine.remote
+    def canceller(refs):
+        engine.cancel(refs[0], force=force)
+
+    actor = Worker.remote()
+    ref = actor.long.remote(tmp_path / "begun")
+    begun(tmp_path / "begun")
+    engine.get(canceller.remote([ref]))
+    assert is_cancelled(ref)
+    assert engine.get(actor.quick.remote()) == 1
 
 
 @pytest.mark.parametrize("force", [False, True])
