@@ -12,8 +12,8 @@ their owner) by object id, ``events`` by number; of recoverable actors ``calls``
 task id), which is their log in order, and ``checkpoints`` (actor id → number of the last call in it). The files of
 checkpoints lie in a folder beside: they may be as large as a model, and the actors write them. ``ages`` and ``meta``
 are for the bound on it all (``history.py``).
-``processes``, ``marks``, ``records``, ``actors`` and ``attempts`` are what the node remembers of a running session
-when it is killed (``node/journal.py``).
+``processes``, ``marks``, ``records``, ``lineage``, ``actors`` and ``attempts`` are what the node remembers of a
+running session when it is killed (``node/journal.py``).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAX_EVENTS = 100_000
 
 TABLES = (
     "specs", "outcomes", "functions", "stored", "events", "calls", "checkpoints", "ages", "meta",
-    "processes", "marks", "records", "actors", "attempts",
+    "processes", "marks", "records", "lineage", "actors", "attempts",
 )
 CALLS_PER_PAGE = 500
 LAST_NUMBER = (1 << 64) - 1

@@ -17,15 +17,18 @@ Invariant: whatever is needed has all that is needed to make it: its ancestors, 
 Only tasks with large results and with arguments that are not in their specs are known here, and ``put``s of large
 values; all others, which are by far the most, cost nothing.
 
+What a node that takes this one's place could not read from the specs is marked in ``changed`` and remembered
+(``journal.py``): who put what, which tasks were cut off from their ancestors, and the copies.
+
 Rejected: to keep the arguments alive instead. A chain would keep every value that it ever had.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
-from ..ids import task_of
+from ..ids import TASK_BYTES, task_of
 from ..messages import Shm
 
 MOST_LINKS = 64
@@ -57,6 +60,8 @@ class Ancestry:
         """How many tasks were made from a task."""
         self._copied: set[tuple[str, int]] = set()
         """Blocks of the copies."""
+        self.changed: set[bytes] = set()
+        """Tasks, ``put``s and objects whose rows (:meth:`row`) may be others than before."""
 
     def __len__(self) -> int:
         return len(self._made)
@@ -94,6 +99,8 @@ class Ancestry:
         links = 1 + max((self._made[parent].links for parent in parents if parent in self._made), default=0)
         self._made[task] = Made(tuple(parents), links, by)
         self._needed.update(parents)
+        if by:
+            self.changed.add(task)
         return links >= MOST_LINKS
 
     def copying(self, task: bytes, objects: Collection[bytes]) -> None:
@@ -110,9 +117,11 @@ class Ancestry:
         made.awaited.discard(object_id)
         made.copies[object_id] = value
         self._copied.add((value.segment, value.offset))
+        self.changed.add(object_id)
         if made.awaited:
             return True, []
         parents, made.parents = made.parents, ()
+        self.changed.add(task_of(object_id))
         return True, self._let_go(parents)
 
     def not_copied(self, object_id: bytes) -> None:
@@ -124,6 +133,54 @@ class Ancestry:
     def ended(self, task: bytes) -> list[tuple[bytes, Shm]]:
         """Nothing of a task lives any more. Returns the copies that are needed no more."""
         return self._forget([task])
+
+    # ------------------------------------------------------------ remembering
+
+    def row(self, key: bytes) -> tuple[str, tuple[bytes, ...]] | Shm | None:
+        """What is remembered of an object, its copy; of a ``put`` or a task that was cut off, process and parents."""
+        made = self._made.get(key[:TASK_BYTES])
+        if made is None or len(key) > TASK_BYTES:
+            return None if made is None else made.copies.get(key)
+        return made.by, made.parents
+
+    def restore(
+        self, rows: dict[bytes, tuple[str, tuple[bytes, ...]] | Shm], living: Collection[bytes],
+        parents_of: Callable[[bytes], list[bytes]],
+    ) -> list[tuple[bytes, Shm]]:
+        """From the last node's rows, the tasks whose objects live, and the parents of others by their specs.
+
+        Returns copies that nothing needs.
+        """
+        remembered = {key: row for key, row in rows.items() if not isinstance(row, Shm)}
+        expanded: set[bytes] = set()
+        stack = [*living]
+        while stack:  # parents first, because links are counted from them
+            task = stack[-1]
+            by, parents = remembered.get(task) or ("", tuple(parents_of(task)))
+            if task not in expanded:
+                expanded.add(task)
+                stack += [parent for parent in parents if parent not in expanded]
+                continue
+            stack.pop()
+            self.made(task, parents, by)
+            if task in remembered and task not in self._made:  # cut off
+                self._made[task] = Made((), 0)
+        stale = []
+        for oid, copy in rows.items():
+            if isinstance(copy, Shm):
+                made = self._made.get(task_of(oid))
+                if made is None:
+                    stale.append((oid, copy))
+                else:
+                    made.copies[oid] = copy
+                    self._copied.add((copy.segment, copy.offset))
+                    made.links = 0
+        self.changed = {*rows}
+        return stale
+
+    def copies(self) -> Iterator[Shm]:
+        for made in self._made.values():
+            yield from made.copies.values()
 
     # ------------------------------------------------------------ inside
 
@@ -146,6 +203,9 @@ class Ancestry:
             made = self._made.pop(task, None)
             if made is None:
                 continue
+            if made.by or not made.parents:
+                self.changed.add(task)
+                self.changed.update(made.copies)
             for object_id, copy in made.copies.items():
                 copies.append((object_id, copy))
                 self._copied.discard((copy.segment, copy.offset))

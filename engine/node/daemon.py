@@ -92,7 +92,7 @@ class Daemon:
         self.cancels = CancelDesk(self)
         self.actors = ActorDesk(self)
         self.recovery = RecoveryDesk(self)
-        self.journal = Journal(self.store, self.objects.directory, self.actors.table)
+        self.journal = Journal(self.store, self.objects.directory, self.lineage.ancestry, self.actors.table)
         self.memory = MemoryGuard(self)
         self.why = WhyDesk(self)
         self.watchman = Watchman(self)

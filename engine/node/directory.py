@@ -200,7 +200,7 @@ class Directory:
         record = self._records[object_id]
         assert isinstance(record.value, Shm)
         self._lost[object_id] = record.value.refs
-        self._leaves(record.value.segment)
+        self.leaves(record.value.segment)
         record.value = None
         self.changed.add(object_id)
 
@@ -388,7 +388,7 @@ class Directory:
         record.owner = owner
         record.released = False
 
-    def _leaves(self, segment: str) -> None:
+    def leaves(self, segment: str) -> None:
         """One object less lives there."""
         self.segments[segment] -= 1
         if not self.segments[segment]:
@@ -433,7 +433,7 @@ class Directory:
                 continue
             for copy in (value, *record.copies):
                 if isinstance(copy, Shm):
-                    self._leaves(copy.segment)
+                    self.leaves(copy.segment)
                     freed.blocks.append((owner_of(copy.segment), copy.segment, copy.offset))
             if value is not None and not isinstance(value, Failed):
                 inside = value.refs

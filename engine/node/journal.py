@@ -25,14 +25,16 @@ import msgspec
 from .. import messages as m
 from ..control_store import ControlStore
 from ..departed import Departed
-from ..messages import Wire
+from ..ids import TASK_BYTES
+from ..messages import Shm, Wire
 from .actors import Actor, ActorTable
+from .ancestry import Ancestry
 from .directory import Directory, Snapshot
 
 if TYPE_CHECKING:
     from .leases import Task
 
-TABLES = ("processes", "marks", "records", "actors", "attempts")
+TABLES = ("processes", "marks", "records", "lineage", "actors", "attempts")
 
 
 class ProcessRow(Wire):
@@ -60,15 +62,18 @@ class ActorRow(Wire):
 _process_row = msgspec.msgpack.Decoder(ProcessRow).decode
 _actor_row = msgspec.msgpack.Decoder(ActorRow).decode
 _snapshot = msgspec.msgpack.Decoder(Snapshot | None).decode
+_put = msgspec.msgpack.Decoder(tuple[str, tuple[bytes, ...]]).decode
+_copy = msgspec.msgpack.Decoder(Shm).decode
 _attempt = msgspec.msgpack.Decoder(tuple[int, int]).decode
 
 
 class Journal:
     """See the module's essay."""
 
-    def __init__(self, store: ControlStore, directory: Directory, actors: ActorTable) -> None:
+    def __init__(self, store: ControlStore, directory: Directory, ancestry: Ancestry, actors: ActorTable) -> None:
         self._store = store
         self._directory = directory
+        self._ancestry = ancestry
         self._actors = actors
         self.handled: dict[str, int] = {}
         """How many frames of each process have been handled."""
@@ -100,7 +105,9 @@ class Journal:
 
     def changed(self) -> bool:
         """Whether there is something to gather."""
-        return bool(self._directory.changed or self._actors.changed or self._must_mark)
+        return bool(
+            self._directory.changed or self._ancestry.changed or self._actors.changed or self._must_mark
+        )
 
     def gather(self) -> None:
         """Adds to the transaction to come what has changed since the last one."""
@@ -111,6 +118,10 @@ class Journal:
             state = self._directory.snapshot(oid)
             note("records", oid, None if state is False else m.encode(state))
         self._directory.changed.clear()
+        for key in self._ancestry.changed:
+            row = self._ancestry.row(key)
+            note("lineage", key, None if row is None else m.encode(row))
+        self._ancestry.changed.clear()
         for actor_id in self._actors.changed:
             actor = self._actors.get(actor_id)
             note("actors", actor_id, None if actor is None else m.encode(ActorRow(
@@ -148,6 +159,10 @@ class Journal:
     def restore_directory(self, dead: Departed) -> None:
         rows = {oid: _snapshot(raw) for oid, raw in self._store.rows("records")}
         self._directory.restore(rows, dead, self._store.value)
+
+    def lineage(self) -> dict[bytes, tuple[str, tuple[bytes, ...]] | Shm]:
+        rows = self._store.rows("lineage")
+        return {key: (_put if len(key) == TASK_BYTES else _copy)(raw) for key, raw in rows}
 
     def restore_actors(self, creation: Callable[[m.CreateActor], Task]) -> None:
         for actor_id, raw in self._store.rows("actors"):

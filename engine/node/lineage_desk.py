@@ -86,10 +86,29 @@ class LineageDesk:
         freed = Freed()
         directory = self._node.objects.directory
         for oid, copy in copies:
-            directory.segments[copy.segment] -= 1
+            directory.leaves(copy.segment)
             if directory.known(oid) != copy:
                 freed.blocks.append((owner_of(copy.segment), copy.segment, copy.offset))
         self._node.objects.free(freed)
+
+    def restore(self) -> None:
+        """In a new node, when the directory has been restored: specs tell the rest. What was being copied is not."""
+        directory = self._node.objects.directory
+        stale = self.ancestry.restore(self._node.journal.lineage(), list(directory.producers), self._recorded_parents)
+        for copy in self.ancestry.copies():
+            directory.segments[copy.segment] += 1
+        for _, copy in stale:
+            directory.segments[copy.segment] += 1
+        self._drop(stale)
+        for oid, count in directory.held_by(COPYING).items():
+            self._node.objects.free(directory.hold(oid, COPYING, -count))
+
+    def _recorded_parents(self, task: bytes) -> list[bytes]:
+        raw = self._node.store.spec(task)
+        if raw is None:
+            return []
+        spec = m.decode_spec(raw)
+        return [] if spec.kind == m.CALL else self._parents(spec)
 
     # ------------------------------------------------------------ copies
 

@@ -121,6 +121,19 @@ class RebuildDesk:
         directory.need_again(oid, task)
         return True
 
+    def resumed(self, task: Task) -> None:
+        """A worker has a task that an earlier node had it run again."""
+        task.payload.spec.owner = NOBODY
+        self._needed[task.id] = list(self._node.objects.directory.held_by(task.id))
+
+    def given_up(self, task: bytes) -> None:
+        """An earlier node ran a task once more. If it was for what was lost, and nobody has it: who needs it asks."""
+        if task in self._node.tasks.tasks or self._node.store.outcome(task) is None:
+            return
+        self._node.store.note("attempts", task, None)
+        directory = self._node.objects.directory
+        self._node.objects.free(directory.task_ended(task, list(directory.held_by(task))))
+
     def is_run_again(self, task: bytes) -> bool:
         return task in self._needed
 

@@ -82,7 +82,7 @@ class Standing:
 
 def standing(
     reports: dict[str, Report], finished: dict[str, list[tuple[bytes, int]]], died_in: dict[str, bytes],
-    spec: Callable[[bytes], Spec | None], has_ended: Callable[[bytes], bool],
+    spec: Callable[[bytes], Spec | None], ended: Callable[[bytes], int],
 ) -> Standing:
     """Puts the reports together.
 
@@ -91,7 +91,8 @@ def standing(
         finished: by worker: (task, attempt) of the outcomes in its frames that are on their way.
         died_in: the task in which a worker died that did not report.
         spec: of a task or call; None when it was never recorded.
-        has_ended: whether the control store has an outcome.
+        ended: the attempt whose outcome the control store has, or -1. A later one may run all the same, because what
+            the task made was lost.
     """
     result = Standing()
     at: dict[bytes, Part] = {}
@@ -99,7 +100,7 @@ def standing(
         parts = _parts(reports.get(worker), finished.get(worker, []), died_in.get(worker))
         mine = result.held[worker] = []
         for part in parts:
-            if has_ended(part.task):  # recorded, but for the acknowledgement; or fenced since
+            if ended(part.task) >= part.attempt:  # recorded, but for the acknowledgement; or fenced since
                 continue
             other = at.get(part.task)
             if other is not None and other.attempt >= part.attempt:
@@ -113,7 +114,7 @@ def standing(
     waiting: set[bytes] = set()
     for process, report in reports.items():
         for task in report.unfinished:
-            if has_ended(task):
+            if ended(task) >= 0:
                 result.untold.append((process, task))
                 continue
             recorded = spec(task)

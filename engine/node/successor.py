@@ -53,6 +53,7 @@ class Successor:
         not_told = [process.id for process, _ in self._ends]
         node.ended = Departed.all_of(node.pool.count, but=[*node.pool.processes, *not_told])
         node.journal.restore_directory(node.ended)
+        node.lineage.restore()
         node.journal.restore_actors(self._creation)
         for actor in node.actors.table.all():
             node.recovery.resumed(actor)
@@ -102,7 +103,7 @@ class Successor:
         for process, report in reports.items():
             node.journal.joined(process, report.role, report.pid)
         died_in = {process.id: node.pool.last_started(process.id) for process, _ in self._ends}
-        result = standing(reports, self._finished(reports), died_in, self._spec, self._has_ended)
+        result = standing(reports, self._finished(reports), died_in, self._spec, self._ended)
         for worker, parts in result.held.items():
             if worker in died_in or node.roles[worker] == "worker":
                 self._put_worker(worker, reports.get(worker), parts)
@@ -118,6 +119,8 @@ class Successor:
             assert outcome is not None
             node.post(owner, m.Results([outcome]))
         self._put_actors(reports)
+        for task_id in self._attempts:
+            node.rebuild.given_up(task_id)
 
     def _finished(self, reports: dict[str, m.Report]) -> dict[str, list[tuple[bytes, int]]]:
         """What the workers' frames that are on their way say."""
@@ -141,8 +144,9 @@ class Successor:
         spec = None if raw is None else m.decode_spec(raw)
         return None if spec is None or spec.kind == m.CALL else spec
 
-    def _has_ended(self, task_id: bytes) -> bool:
-        return not self._node.actors.table.is_living(task_id) and self._node.store.outcome(task_id) is not None
+    def _ended(self, task_id: bytes) -> int:
+        outcome = None if self._node.actors.table.is_living(task_id) else self._node.store.outcome(task_id)
+        return -1 if outcome is None else outcome.attempt
 
     def _recorded(self, task_id: bytes, part: Part | None = None) -> Task:
         """The task of a spec that was recorded, among those that have not ended."""
@@ -167,6 +171,8 @@ class Successor:
                 assert dep.value is not None
                 self._node.objects.directory.resolve_now(task, dep, dep.value)
         tasks[task_id] = task
+        if actor is None and self._node.store.outcome(task_id) is not None:
+            self._node.rebuild.resumed(task)
         return task
 
     def _put_worker(self, worker: str, report: m.Report | None, parts: list[Part]) -> None:

@@ -28,17 +28,13 @@ class Futures:
         future: Future[Any] = Future()
         (entry,) = self._process.entries_of((ref,))
 
-        def arrived() -> None:
-            loaded = self._loaded(ref, entry, arrived)
-            if loaded is None:
-                return
-            value, error = loaded
+        def finish(value: Any, error: BaseException | None) -> None:
             if error is not None:
                 future.set_exception(error)
             else:
                 future.set_result(value)
 
-        self._when_ready(ref, entry, arrived)
+        self._when_ready(ref, entry, _Arrival(self._process, ref, entry, lambda load: load(), finish))
         self._process.endpoint.flush()
         return future
 
@@ -49,15 +45,10 @@ class Futures:
         future: asyncio.Future[Any] = loop.create_future()
         (entry,) = self._process.entries_of((ref,))
 
-        def finish() -> None:
-            loaded = self._loaded(ref, entry, arrived)
-            if loaded is not None:
-                settle(future, *loaded)
+        def finish(value: Any, error: BaseException | None) -> None:
+            settle(future, value, error)
 
-        def arrived() -> None:
-            bridge.run(finish)
-
-        self._when_ready(ref, entry, arrived)
+        self._when_ready(ref, entry, _Arrival(self._process, ref, entry, bridge.run, finish))
         if not future.done():
             bridge.soon(self._process.endpoint.flush)
         return future
@@ -69,18 +60,38 @@ class Futures:
         if self._process.failure:
             self._process.objects.give_up()
 
-    def _loaded(
-        self, ref: ObjectRef, entry: Entry, again: Callable[[], None]
-    ) -> tuple[Any, BaseException | None] | None:
-        """The value or its error; None when it has to be looked for first, and then ``again`` will be called."""
-        value = entry.value
-        if value is None and self._process.failure:
-            return None, EngineStateError(self._process.failure)
+
+class _Arrival:
+    """Called when the value of an object is there. No closure, which would be a cycle and keep the ref alive."""
+
+    __slots__ = ("_entry", "_finish", "_process", "_ref", "_run")
+
+    def __init__(
+        self, process: ProcessBackend, ref: ObjectRef, entry: Entry, run: Callable[[Callable[[], None]], None],
+        finish: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """``run`` has the value loaded in the right thread; ``finish`` gets it, or its error."""
+        self._process = process
+        self._ref = ref
+        self._entry = entry
+        self._run = run
+        self._finish = finish
+
+    def __call__(self) -> None:
+        self._run(self._load)
+
+    def _load(self) -> None:
+        process, value = self._process, self._entry.value
+        if value is None and process.failure:
+            self._finish(None, EngineStateError(process.failure))
+            return
         try:
-            return self._process.storage.load(ref.binary(), value), None
-        except StaleAddress:
-            self._process.objects.stale(ref.binary(), value)
-            self._process.objects.when_ready(ref.binary(), again)
-            return None
+            loaded = process.storage.load(self._ref.binary(), value)
+        except StaleAddress:  # it has to be looked for first
+            process.objects.stale(self._ref.binary(), value)
+            process.objects.when_ready(self._ref.binary(), self)
+            return
         except BaseException as error:
-            return None, error
+            self._finish(None, error)
+            return
+        self._finish(loaded, None)

@@ -4,11 +4,13 @@ The node has been told another address than everybody else has, as when an objec
 """
 
 import asyncio
+import gc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from module_engine import no_leaks, nothing_kept, shared_engine  # noqa: F401
+from waiting import wait_for
 
 from rlflow import engine
 from rlflow.engine import api
@@ -97,3 +99,19 @@ def test_it_is_lost():
             engine.get(total.remote(ref), timeout=40)
     finally:
         path.with_name("elsewhere").rename(path)
+
+
+def test_a_future_keeps_its_object_no_longer_than_it_lives():
+    gc.disable()
+    try:
+        ref = engine.put(CONTENT)
+        assert ref.future().result(timeout=40).sum() == CONTENT.sum()
+
+        async def awaited(one):
+            return (await one).sum()
+
+        assert asyncio.run(awaited(ref)) == CONTENT.sum()
+        del ref
+        wait_for(lambda: not api.current_backend().questions.census()["objects of the process"], "it is freed")
+    finally:
+        gc.enable()

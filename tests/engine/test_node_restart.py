@@ -14,6 +14,7 @@ from waiting import start_engine, wait_for
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine.exceptions import ActorDiedError, EngineStateError, WorkerCrashedError
+from rlflow.engine.testing import lose
 
 CHAOS_SECONDS = 5.0
 
@@ -296,3 +297,46 @@ def test_under_load():
         ends.set()
         thread.join()
     assert len(kills) >= 3
+
+
+def test_what_was_lost_is_made_again_while_the_daemon_is_killed(tmp_path):
+    """Before the loss is noticed, and while a task is run again for it; lineage and copies are known afterwards."""
+
+    @engine.remote
+    def slow_again(go):
+        note_line(tmp_path / "slow")
+        while (tmp_path / "slow").read_text().count("\n") > 1 and not os.path.exists(go):
+            time.sleep(0.01)
+        return np.ones(10_000)
+
+    @engine.remote
+    def plus_one(array):
+        note_line(tmp_path / "plus")
+        return array + 1
+
+    @engine.remote
+    def put_ones():
+        return [engine.put(np.ones(10_000))]
+
+    ref = ones.remote(10_000)
+    for _ in range(100):
+        ref = plus_one.remote(ref)
+    short = plus_one.remote(slow_again.remote(tmp_path / "go"))
+    (put,) = engine.get(put_ones.remote())
+    engine.wait([ref, short, put], num_returns=3)
+    (tmp_path / "plus").unlink()
+    kill_daemon()
+    lose([ref, short, put])
+    assert engine.get(put).sum() == 10_000
+    assert engine.get(ref)[0] == 101
+    assert (tmp_path / "plus").read_text().count("\n") <= 64
+    future = short.future()
+    wait_for(lambda: (tmp_path / "slow").read_text().count("\n") == 2, "it is run again")
+    kill_daemon()
+    (tmp_path / "go").touch()
+    assert future.result(timeout=40)[0] == 2
+
+
+def note_line(path):
+    with open(path, "a") as file:
+        file.write("ran\n")

@@ -25,8 +25,8 @@ def report(unfinished=(), running=(), queued=(), role="worker", following=0):
 
 def put_together(reports, recorded=(), ended=(), finished=None, died_in=None, owners=None):
     specs = {task(name): spec(name, (owners or {}).get(name, "driver")) for name in recorded}
-    done = {task(name) for name in ended}
-    return standing(reports, finished or {}, died_in or {}, specs.get, lambda task_id: task_id in done)
+    done = {task(name): 0 for name in ended}
+    return standing(reports, finished or {}, died_in or {}, specs.get, lambda task_id: done.get(task_id, -1))
 
 
 def names(parts):
@@ -51,6 +51,15 @@ def test_what_has_ended_is_told_again_and_not_run():
     )
     assert result.untold == [("driver", task("ended"))]
     assert not result.lost and not result.held["w1"]
+
+
+def test_what_runs_again_because_it_was_lost_goes_on():
+    result = put_together(
+        {"driver": report(role="driver"), "w1": report(running=[Running(assignment("lost", attempt=1))])},
+        recorded=["lost"], ended=["lost"],
+    )
+    assert names(result.held["w1"]) == ["lost"]
+    assert not result.lost and not result.untold
 
 
 def test_what_was_never_recorded_comes_with_the_frames_of_its_owner():
