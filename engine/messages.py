@@ -376,6 +376,13 @@ class Reconcile(Wire, tag="reconcile"):
     page: int
 
 
+class Recalled(Wire, tag="recalled"):
+    """Answer to :class:`Recall`: tasks that have ended, with their values. Nothing of the others counts any more."""
+
+    worker: str
+    ended: list[tuple[bytes, list[Value]]]
+
+
 class Pong(Wire, tag="pong"):
     """Answer to :class:`Ping`."""
 
@@ -418,8 +425,8 @@ class Stop(Wire, tag="stop"):
 ToNode: TypeAlias = (
     Hello | Report | Function | Submit | WantAcknowledgement | Done | Logged | Ran | Checkpointed | Seen | Blocked
     | Unblocked | Returned | Retiring | Cancel | Resolve | Lost | Stored | Copied | Escaped | Hold | Release | NeedRoom
-    | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | ListNames | Reconcile | Pong | Ask
-    | AskWhy | Print | Stop
+    | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | ListNames | Reconcile | Recalled
+    | Pong | Ask | AskWhy | Print | Stop
 )
 
 
@@ -566,6 +573,14 @@ class WorkerDied(Wire, tag="worker_died"):
     reason: str
 
 
+class Recall(Wire, tag="recall"):
+    """To the owner of tasks that a dead worker had begun: which of them have ended?"""
+
+    worker: str
+    tasks: list[tuple[bytes, int]]
+    """(task id, number of returns)"""
+
+
 class Reconciled(Wire, tag="reconciled"):
     """What there was of a page of :class:`Reconcile` has been sent: ask for the next."""
 
@@ -614,8 +629,9 @@ class Exit(Wire, tag="exit"):
 
 ToProcess: TypeAlias = (
     Welcome | Resume | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | CancelOwn
-    | CancelMade | Results | Resolved | Call | ActorState | ActorFound | ActorNames | WorkerDied | Reconciled
-    | Acknowledged | Ping | Publish | FreeBlocks | Copy | LookAfterMemory | GiveRoom | Answer | AskWhy | Because | Warning | Print | Exit
+    | CancelMade | Results | Resolved | Call | ActorState | ActorFound | ActorNames | WorkerDied | Reconciled | Recall
+    | Acknowledged | Ping | Publish | FreeBlocks | Copy | LookAfterMemory | GiveRoom | Answer | AskWhy | Because
+    | Warning | Print | Exit
 )
 
 

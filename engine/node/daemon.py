@@ -137,6 +137,7 @@ class Daemon:
             m.ListNames: self.actors.on_list_names,
             m.NeedRoom: self.objects.on_need_room,
             m.Reconcile: self.tasks.on_reconcile,
+            m.Recalled: self.tasks.on_recalled,
             m.Pong: self.tasks.on_pong,
             m.Ask: self._on_ask,
             m.AskWhy: self.why.on_ask,
@@ -338,7 +339,7 @@ class Daemon:
             if self._failed_starts >= FAILED_STARTS:
                 raise GaveUp(f"one worker after the other did not start; the last one: {reason}")
         self.tasks.worker_died(worker, reason, OutOfMemoryError if out_of_memory else WorkerCrashedError)
-        self.tasks.release(self.tasks.owners.ended(worker))
+        self.tasks.owner_ended(worker)
         pins = self.tasks.needed_by_tasks_of(worker)
         self.objects.free(self.objects.directory.process_died(worker, pins))
         self.lineage.process_ended(worker)

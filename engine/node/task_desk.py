@@ -15,6 +15,7 @@ from ..exceptions import EngineError
 from ..ids import TASK_BYTES, object_id
 from ..options import UNITS
 from ..serialization import dump_engine_error
+from .doubts import Doubt, Doubts
 from .leases import GONE
 from .owners import Owners
 from .payload import Payload
@@ -46,6 +47,7 @@ class TaskDesk:
         self.batches = 0
         """Of tasks that have arrived so far."""
         self.owners = Owners()
+        self._doubts = Doubts()
         self._functions: dict[bytes, None] = {}
         """Those that were stored, the last one last; of one that was forgotten here the same is stored once more."""
         self.repeated = False
@@ -168,14 +170,19 @@ class TaskDesk:
             elif owner not in roles:  # it died, and can no longer register what the worker retained
                 for borrowed in outcome.retained:
                     node.objects.free(node.objects.directory.hold(borrowed, sender.encode(), 1))
-            if spec.deps:
-                node.objects.directory.forget(task.id)
             if spec.deps or spec.nested:
-                node.lineage.ended(task, outcome)
-                needed = [dep.object_id for dep in spec.deps] + spec.nested
-                node.objects.free(node.objects.directory.task_ended(task.id, needed))
+                self._let_go(task, outcome)
         if size:
             self._sent(owner, size)
+
+    def _let_go(self, task: Task, outcome: m.Outcome) -> None:
+        """A task has ended: of its arguments."""
+        spec = task.payload.spec
+        directory = self._node.objects.directory
+        directory.forget(task.id)
+        self._node.lineage.ended(task, outcome)
+        needed = [dep.object_id for dep in spec.deps] + spec.nested
+        self._node.objects.free(directory.task_ended(task.id, needed))
 
     def _sent(self, owner: str, size: int) -> None:
         """So many bytes of results are on their way to ``owner``."""
@@ -241,30 +248,75 @@ class TaskDesk:
             return
         if task.attempt:
             self._node.journal.finished(task)
-        self.record(outcome, msgspec.Raw(m.encode(outcome)), task.payload.spec.owner)
-        self._node.post(task.payload.spec.owner, m.Results([outcome]))
+        spec = task.payload.spec
+        self.record(outcome, msgspec.Raw(m.encode(outcome)), spec.owner)
+        self._node.post(spec.owner, m.Results([outcome]))
+        if spec.deps or spec.nested:
+            self._let_go(task, outcome)
 
     def worker_died(self, worker: str, reason: str, error_class: type[EngineError]) -> None:
-        """Runs again what it had begun, or fails it."""
+        """Runs again what it had begun, or fails it; what others own, when they have said that it has not ended."""
         started, _ = self._node.scheduler.worker_died(worker, self._node.pool.last_started(worker))
         for task in started:
-            retries = task.payload.spec.max_retries
+            owner = task.payload.spec.owner
             if task.exclusive:
                 self._node.actors.lost(task, reason)
-            elif task.cancelled:
-                self._node.cancels.end(task)
-            elif retries < 0 or 0 < retries >= task.crashes:
-                task.attempt += 1
-                self._node.journal.attempted(task)
-                self._node.store.add_event("retried", task.id.hex(), reason)
-                self._node.scheduler.retry(task)
-            else:  # with max_retries=0 also those that were not to blame: they may not be run twice
-                attempts = "1 attempt" if task.crashes <= 1 else f"each of {task.crashes} attempts"
-                error = error_class(
-                    f"task {task.payload.spec.name or task.id.hex()}: its worker died in {attempts} "
-                    f"(max_retries={retries}); the last: {reason}"
-                )
-                self.fail(task, dump_engine_error(error), m.CRASHED, worker)
+            elif owner in self._node.roles and owner != worker:  # it may have heard more than we
+                self._doubts.add(owner, worker, Doubt(task, reason, error_class))
+            else:
+                self._crashed(task, worker, reason, error_class)
+        for owner, doubts in self._doubts.asked(worker):
+            tasks = [(doubt.task.id, doubt.task.payload.spec.num_returns) for doubt in doubts]
+            self._node.post(owner, m.Recall(worker, tasks))
+
+    def on_recalled(self, sender: str, message: m.Recalled) -> None:
+        ended = dict(message.ended)
+        for task, reason, error_class in self._doubts.answered(sender, message.worker):
+            if task.state == GONE:  # cancelled meanwhile
+                continue
+            values = ended.get(task.id)
+            if values is None:
+                self._crashed(task, message.worker, reason, error_class)
+            else:
+                self._has_ended_for_owner(task, message.worker, values)
+
+    def _has_ended_for_owner(self, task: Task, worker: str, values: list[m.Value]) -> None:
+        """The worker told the owner, and died before it told us: when it ran, nobody knows any more."""
+        failed = values and all(isinstance(value, m.Failed) for value in values)
+        outcome = m.Outcome(task.id, task.attempt, worker, m.FAILED if failed else m.FINISHED, 0.0, 0.0, values)
+        self._node.scheduler.withdraw(task)
+        del self.tasks[task.id]
+        if task.attempt:
+            self._node.journal.finished(task)
+        spec = task.payload.spec
+        self.record(outcome, msgspec.Raw(m.encode(outcome)), spec.owner)
+        if spec.deps or spec.nested:
+            self._let_go(task, outcome)
+
+    def owner_ended(self, owner: str) -> None:
+        """It takes no results any more, and answers nothing."""
+        self.release(self.owners.ended(owner))
+        for worker, (task, reason, error_class) in self._doubts.owner_ended(owner):
+            if task.state != GONE:
+                self._crashed(task, worker, reason, error_class)
+
+    def _crashed(self, task: Task, worker: str, reason: str, error_class: type[Exception]) -> None:
+        """Runs a task again whose worker died in it, or fails it."""
+        retries = task.payload.spec.max_retries
+        if task.cancelled:
+            self._node.cancels.end(task)
+        elif retries < 0 or 0 < retries >= task.crashes:
+            task.attempt += 1
+            self._node.journal.attempted(task)
+            self._node.store.add_event("retried", task.id.hex(), reason)
+            self._node.scheduler.retry(task)
+        else:  # with max_retries=0 also those that were not to blame: they may not be run twice
+            attempts = "1 attempt" if task.crashes <= 1 else f"each of {task.crashes} attempts"
+            error = error_class(
+                f"task {task.payload.spec.name or task.id.hex()}: its worker died in {attempts} "
+                f"(max_retries={retries}); the last: {reason}"
+            )
+            self.fail(task, dump_engine_error(error), m.CRASHED, worker)
 
     def needed_by_tasks_of(self, owner: str) -> dict[bytes, list[bytes]]:
         """The objects that unfinished tasks of a process need, by task."""

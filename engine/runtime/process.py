@@ -36,6 +36,7 @@ from .futures import Futures
 from .handles import ActorHandles
 from .objects import Entry, ObjectTable
 from .questions import Questions
+from .recalling import Recalling
 from .reconciliation import Reconciliation
 from .resuming import Resuming
 from .scope import TaskScope, current_scope
@@ -91,6 +92,7 @@ class ProcessBackend:
         self.kill_actor = handles.kill_actor
         self.objects.on_handle_gone = self.calls.forget
         self.reconciliation = Reconciliation(self.post_node)
+        self.recalling = Recalling(self)
         self.resuming = Resuming(self)
         self.explaining = Explaining(self)
         self.report_work: Callable[[m.Report], None] = lambda report: None
@@ -124,6 +126,7 @@ class ProcessBackend:
             m.LookAfterMemory: lambda *_: self.storage.arena.forget_lost(),
             m.GiveRoom: lambda *_: self.storage.arena.give_back(),
             m.WorkerDied: self._on_worker_died,
+            m.Recall: self.recalling.on_recall,
             m.Reconciled: lambda _, message: self.reconciliation.answered(message.page),
             m.Warning: lambda _, message: log.warning(message.text),
             m.Print: self._on_print,
@@ -347,7 +350,10 @@ class ProcessBackend:
         ended = self.unfinished.ended
         self.unfinished.heard += len(message.outcomes)
         pins = self._pins
-        for outcome in message.outcomes:
+        outcomes = message.outcomes
+        if self.recalling.promised:
+            outcomes = self.recalling.that_count(sender, outcomes)
+        for outcome in outcomes:
             task = outcome.task
             first = ended(task)  # or a node that was started anew tells it again
             if first and outcome.retained:

@@ -56,6 +56,9 @@ class Unfinished:
                 self._bytes -= size
         return size >= 0
 
+    def has(self, task: bytes) -> bool:
+        return task in self._sizes
+
     def is_ahead(self) -> bool:
         """Whether whoever submits is to be held to the pace."""
         return len(self._sizes) > PACE_TASKS and self.heard != self._silent_at
