@@ -26,27 +26,22 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 import zmq
 
 from . import messages as m
 from .departed import Departed
+from .lane import LONGEST, Address, Glance, Lane, let_others_run
 from .session import FAULTS, Session
 from .unacknowledged import Unacknowledged
-
-EXPRESS_BYTES = 16 * 1024
-"""Longer frames go by ZeroMQ: a receiver that is stopped must not fill what the kernel gives our lane."""
 
 MOST_BY_LANE = 8
 """Frames after which a spinning wait looks for what came by other ways."""
 
-EXPRESS_BUFFER = 4 << 20
 FENCED = -2
 NONE_YET = -3
 """In place of the number of the next frame: none counts any more, or it is not known yet."""
@@ -78,19 +73,18 @@ class Mailbox(Generic[F]):
         self._inbox.setsockopt(zmq.RCVHWM, 0)
         self._inbox.bind(session.address(name))
         self._inbox_fd = int(self._inbox.getsockopt(zmq.FD))
-        self._lane = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._lane.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, EXPRESS_BUFFER)
-        self._lane.bind(session.lane(name))
+        self._lane = Lane(session.lane(name))
         self._lane_fd = self._lane.fileno()
         self._poller = select.poll()  # ZeroMQ's own poller costs three times as much per call
-        self._poller.register(self._inbox_fd, select.POLLIN)
-        self._poller.register(self._lane_fd, select.POLLIN)
+        self._watched: set[int] = set()
+        self.watch(self._inbox_fd)
+        self.watch(self._lane_fd)
         self._events: list[tuple[int, int]] = []
         self._inbox_drained = False
         """ZeroMQ's fd tells of changes only: it may be slept on when there was nothing at the last look."""
         self._by_lane = 0
         self._peers: dict[str, zmq.Socket[bytes]] = {}
-        self._lanes: dict[str, str] = {}
+        self._lanes: dict[str, Address] = {}
         self._sent: dict[str, int] = {}
         self._kept: dict[str, Unacknowledged] = {}
         self._inboxes: dict[str, str] = {}
@@ -114,7 +108,7 @@ class Mailbox(Generic[F]):
             if peer in self._ended:  # a socket would wait for it for ever
                 return
             number = 0
-            self._lanes[peer] = self._session.lane(self._inboxes.get(peer, peer))
+            self._lanes[peer] = Address(self._session.lane(self._inboxes.get(peer, peer)))
         kept = self._kept.get(peer)
         if kept is None:
             data = m.encode(m.OutFrame(self.name, number, messages))
@@ -126,12 +120,7 @@ class Mailbox(Generic[F]):
         self._transmit(peer, data)
 
     def _transmit(self, peer: str, data: bytes) -> None:
-        if len(data) <= EXPRESS_BYTES:
-            try:
-                self._lane.sendto(data, self._lanes[peer])
-            except OSError:  # no room there, or nobody
-                self._socket(peer).send(data)
-        else:
+        if len(data) > LONGEST or not self._lane.send(self._lanes[peer], data):
             self._socket(peer).send(data)
 
     def _socket(self, peer: str) -> zmq.Socket[bytes]:
@@ -178,7 +167,7 @@ class Mailbox(Generic[F]):
         """
         self._disconnect(peer)
         self._inboxes[peer] = inbox
-        self._lanes[peer] = self._session.lane(inbox)
+        self._lanes[peer] = Address(self._session.lane(inbox))
         following = self._sent.setdefault(peer, 0)
         kept = self._kept[peer].frames()
         oldest = kept[0][0] if kept else following
@@ -195,16 +184,20 @@ class Mailbox(Generic[F]):
     def watch(self, fd: int) -> None:
         """From now on :meth:`wait` also ends when ``fd`` can be read."""
         self._poller.register(fd, select.POLLIN)
+        self._watched.add(fd)
+        self._glance = Glance(self._watched)
 
     def unwatch(self, fd: int) -> None:
         self._poller.unregister(fd)
+        self._watched.remove(fd)
+        self._glance = Glance(self._watched)
 
     def wait(self, timeout: float | None, spin: float = 0.0) -> None:
         """Waits, ``timeout`` seconds at most, until there is something to receive or a watched fd can be read.
 
         It may also return for nothing. Before it sleeps it looks into the lane for ``spin`` seconds, letting others
-        run in between: to wake a sleeping CPU costs 20 to 30 µs, of each hop. Nor does it poll first then: each system
-        call gives up the interpreter's lock, which beside a busy thread costs 5 ms. May be interrupted anywhere.
+        run in between: to wake a sleeping CPU costs 20 to 30 µs, of each hop. Until then the interpreter's lock is kept,
+        which beside a busy thread would be back after 5 ms (see ``lane.py``). May be interrupted anywhere.
         """
         self._events = []
         if self.frames:
@@ -215,14 +208,14 @@ class Mailbox(Generic[F]):
             self._by_lane += 1
             if self._by_lane > MOST_BY_LANE:
                 self._by_lane = 0
-                self._events = self._poller.poll(0)
-                if self._events:
+                if self._glance.any_ready():
+                    self._events = self._poller.poll(0)
                     return
             until = time.perf_counter() + spin
             while not self._look_into_lane():
                 if time.perf_counter() > until:
                     break
-                os.sched_yield()
+                let_others_run()
             else:
                 return
         self._events = self._poller.poll(None if timeout is None else timeout * 1000)
@@ -244,9 +237,8 @@ class Mailbox(Generic[F]):
 
     def _look_into_lane(self) -> bool:
         """Takes one frame out of the lane; whether there was one."""
-        try:
-            data = self._lane.recv(EXPRESS_BYTES)
-        except BlockingIOError:
+        data = self._lane.receive()
+        if data is None:
             return False
         self._arrived(data)
         return True
@@ -328,8 +320,6 @@ class Mailbox(Generic[F]):
         self._inbox.close(linger=0)
         self._context.term()
         self._lane.close()
-        with suppress(FileNotFoundError):  # the supervisor may have removed the folder
-            os.unlink(self._session.lane(self.name))
 
 
 __all__ = ["Mailbox"]

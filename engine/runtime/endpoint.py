@@ -44,6 +44,9 @@ SPIN_SECONDS = 0.0002
 SHORT_WAIT = 0.0004
 """After a wait that was shorter than this the next one spins: the answer is probably as quick again."""
 
+TRIES_AGAIN_AFTER = 16
+"""Long waits after which one spins all the same: beside a busy thread a wait is long just because it slept."""
+
 
 T = TypeVar("T")
 
@@ -66,6 +69,7 @@ class Endpoint:
         if watch_fd >= 0:
             self._mail.watch(watch_fd)
         self._spin = 0.0
+        self._long_waits = 0
         self._lead = threading.Lock()
         self._background_leads = False
         self._loop_leads = False
@@ -333,8 +337,13 @@ class Endpoint:
                 elif fd == self._watch_fd:
                     mail.unwatch(fd)
                     self._watched_ended()
-            short = time.perf_counter() - began < SHORT_WAIT and not (self._background_leads or self._loop_leads)
-            self._spin = SPIN_SECONDS if short else 0.0
+            if self._background_leads or self._loop_leads:
+                self._spin = 0.0
+            elif time.perf_counter() - began < SHORT_WAIT:
+                self._spin = SPIN_SECONDS
+            else:
+                self._long_waits += 1
+                self._spin = 0.0 if self._long_waits % TRIES_AGAIN_AFTER else SPIN_SECONDS
         received = bool(mail.frames)
         if received:
             self._handling = threading.get_ident()

@@ -21,7 +21,6 @@ from __future__ import annotations
 import fnmatch
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -38,6 +37,7 @@ from .. import messages as m
 from ..session import FAULTS
 
 if TYPE_CHECKING:
+    from ..lane import Address, Lane
     from ..mailbox import Mailbox
     from ..session import Session
 
@@ -237,8 +237,8 @@ class _Wire:
             threading.Thread(target=self._send_late, args=(data, peer, seconds), daemon=True).start()
         if action in (None, "duplicate"):
             self._passed = data
-            send(data)
-            self._passed = None
+            if send(data) is not False:
+                self._passed = None
 
     def _action(self, data: bytes, peer: str) -> tuple[Action | None, float]:
         if data is self._passed:
@@ -261,14 +261,22 @@ class _Wire:
 
 
 class _Lane:
-    """A datagram socket with faults."""
+    """A lane with faults."""
 
-    def __init__(self, lane: socket.socket, wire: _Wire) -> None:
+    def __init__(self, lane: Lane, wire: _Wire) -> None:
         self._lane = lane
         self._wire = wire
 
-    def sendto(self, data: bytes, address: str) -> None:
-        self._wire.carry(data, Path(address).stem, lambda data: self._lane.sendto(data, address))
+    def send(self, address: Address, data: bytes) -> bool:
+        sent = True
+
+        def send(data: bytes) -> bool:
+            nonlocal sent
+            sent = self._lane.send(address, data)
+            return sent
+
+        self._wire.carry(data, Path(address.path).stem, send)
+        return sent
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._lane, name)

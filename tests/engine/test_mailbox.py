@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlflow.engine import messages as m
-from rlflow.engine.mailbox import EXPRESS_BYTES, Mailbox
+from rlflow.engine.lane import LONGEST
+from rlflow.engine.mailbox import Mailbox
 from rlflow.engine.session import Session, create_session, remove_session
 
 DEADLINE = 10.0
-SHORT, LONG = 10, 2 * EXPRESS_BYTES
+SHORT, LONG = 10, 2 * LONGEST
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_a_receiver_that_does_not_read_blocks_nobody_and_loses_nothing(boxes: Bo
 def test_a_full_receiver_does_not_slow_the_way_to_others(boxes: Boxes) -> None:
     sender, _, other = boxes.open("a"), boxes.open("full"), boxes.open("other")
     for i in range(500):
-        sender.send("full", [text(i, EXPRESS_BYTES // 2)])
+        sender.send("full", [text(i, LONGEST // 2)])
     sender.send("other", [text(0, SHORT)])
     assert numbers(other, 1) == [("a", 0)]
 
