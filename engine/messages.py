@@ -168,6 +168,8 @@ class Report(Wire, tag="report"):
     gpus: list[str] = []
     used: bool = False
     """It has run something."""
+    blocks: list[tuple[str, int, int]] = []
+    """Of its arena, as far as nodes know of them: (segment, offset, generation)."""
 
 
 class Function(Wire, tag="function"):
@@ -312,7 +314,23 @@ class Release(Wire, tag="release"):
 
 
 class NeedRoom(Wire, tag="need_room"):
-    """The store is full: whoever keeps free memory shall give it back."""
+    """The store is full: whoever keeps free memory shall give it back, and what nobody reads shall go to disk."""
+
+    size: int
+
+
+class Reads(Wire, tag="reads"):
+    """Answer to :class:`WhoReads`: these are mapped here."""
+
+    round: int
+    ids: list[bytes]
+
+
+class Spilled(Wire, tag="spilled"):
+    """Answer to :class:`Spill`: where the objects are now. Those that the disk had no room for are missing."""
+
+    round: int
+    objects: list[tuple[bytes, Shm]]
 
 
 class CreateActor(Wire, tag="create_actor"):
@@ -425,8 +443,8 @@ class Stop(Wire, tag="stop"):
 ToNode: TypeAlias = (
     Hello | Report | Function | Submit | WantAcknowledgement | Done | Logged | Ran | Checkpointed | Seen | Blocked
     | Unblocked | Returned | Retiring | Cancel | Resolve | Lost | Stored | Copied | Escaped | Hold | Release | NeedRoom
-    | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | ListNames | Reconcile | Recalled
-    | Pong | Ask | AskWhy | Print | Stop
+    | Reads | Spilled | CreateActor | ActorStarted | ActorExits | WatchActor | KillActor | FindActor | ListNames
+    | Reconcile | Recalled | Pong | Ask | AskWhy | Print | Stop
 )
 
 
@@ -588,9 +606,9 @@ class Reconciled(Wire, tag="reconciled"):
 
 
 class FreeBlocks(Wire, tag="free_blocks"):
-    """Blocks of the receiver's arena that nobody holds any more: (segment, offset)."""
+    """Blocks of the receiver's arena that nobody holds any more: (segment, offset, generation)."""
 
-    blocks: list[tuple[str, int]]
+    blocks: list[tuple[str, int, int]]
 
 
 class Copy(Wire, tag="copy"):
@@ -606,6 +624,20 @@ class LookAfterMemory(Wire, tag="look_after_memory"):
 
 class GiveRoom(Wire, tag="give_room"):
     """Give the free memory of your arena back: another process lacks room."""
+
+
+class WhoReads(Wire, tag="who_reads"):
+    """Which of these objects do you look into? The others are about to leave memory."""
+
+    round: int
+    ids: list[bytes]
+
+
+class Spill(Wire, tag="spill"):
+    """Copy these objects to disk."""
+
+    round: int
+    objects: list[tuple[bytes, Shm]]
 
 
 class Answer(Wire, tag="answer"):
@@ -630,8 +662,8 @@ class Exit(Wire, tag="exit"):
 ToProcess: TypeAlias = (
     Welcome | Resume | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | CancelOwn
     | CancelMade | Results | Resolved | Call | ActorState | ActorFound | ActorNames | WorkerDied | Reconciled | Recall
-    | Acknowledged | Ping | Publish | FreeBlocks | Copy | LookAfterMemory | GiveRoom | Answer | AskWhy | Because
-    | Warning | Print | Exit
+    | Acknowledged | Ping | Publish | FreeBlocks | Copy | LookAfterMemory | GiveRoom | WhoReads | Spill | Answer
+    | AskWhy | Because | Warning | Print | Exit
 )
 
 

@@ -85,7 +85,7 @@ class Daemon:
         self.pool = WorkerPool(session, self._inbox)
         cpus = max(1, min(session.capacity.get("CPU", 0) // UNITS, HIGH_CPU))
         self.scheduler = Scheduler(session.capacity, prestart=cpus)
-        self.objects = ObjectDesk(self)
+        self.objects = ObjectDesk(self, incarnation)
         self.tasks = TaskDesk(self)
         self.lineage = LineageDesk(self)
         self.rebuild = RebuildDesk(self)
@@ -135,7 +135,9 @@ class Daemon:
             m.KillActor: self.actors.on_kill_actor,
             m.FindActor: self.actors.on_find_actor,
             m.ListNames: self.actors.on_list_names,
-            m.NeedRoom: self.objects.on_need_room,
+            m.NeedRoom: self.objects.spilling.on_need_room,
+            m.Reads: self.objects.spilling.on_reads,
+            m.Spilled: self.objects.spilling.on_spilled,
             m.Reconcile: self.tasks.on_reconcile,
             m.Recalled: self.tasks.on_recalled,
             m.Pong: self.tasks.on_pong,
@@ -346,7 +348,9 @@ class Daemon:
         self.objects.drop_segments(worker)
         self.actors.table.process_died(worker)
         self._mail.forget(worker)
-        if self.roles.pop(worker, None) is not None:
+        known = self.roles.pop(worker, None) is not None
+        self.objects.spilling.process_ended(worker)
+        if known:
             for peer in self.roles:
                 self.post(peer, m.WorkerDied(worker, reason))
 

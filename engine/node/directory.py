@@ -26,14 +26,13 @@ container holds what is inside, which follows from its value.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..departed import Departed
 from ..ids import OBJECT_BYTES, task_of
 from ..messages import Dep, Failed, Inline, Shm, Value, Wire
-from ..store.segment import owner_of
 from .leases import Task
 
 
@@ -69,10 +68,9 @@ class Snapshot(Wire):
 
 @dataclass
 class Freed:
-    """What became free: blocks by the process whose arena has them, and objects (for actor handles)."""
+    """What became free: blocks, and objects (for actor handles)."""
 
-    blocks: list[tuple[str, str, int]] = field(default_factory=list)
-    """(process, segment, offset)"""
+    blocks: list[Shm] = field(default_factory=list)
     objects: list[bytes] = field(default_factory=list)
     unseen: list[bytes] = field(default_factory=list)
     """Objects that are needed no more, of which nothing was known here: they may be to come."""
@@ -176,6 +174,30 @@ class Directory:
                 ready.append(waiter)
         _merge(freed, self._collect(object_id))
         return ready, askers, freed
+
+    def moves(self, object_id: bytes, value: Shm) -> Shm:
+        """A large object lies somewhere else from now on; returns where it has lain."""
+        record = self._records[object_id]
+        old, record.value = record.value, value
+        assert isinstance(old, Shm)
+        self.leaves(old.segment)
+        self.segments[value.segment] += 1
+        self.changed.add(object_id)
+        return old
+
+    def blocks(self) -> set[tuple[str, int, int]]:
+        """All blocks that are in use: segment, offset and generation."""
+        return {
+            (value.segment, value.offset, value.generation)
+            for record in self._records.values() for value in (record.value, *record.copies)
+            if isinstance(value, Shm)
+        }
+
+    def large(self) -> Iterator[tuple[bytes, Shm]]:
+        """All objects that lie in segments."""
+        for object_id, record in self._records.items():
+            if isinstance(record.value, Shm):
+                yield object_id, record.value
 
     def resolved(self, task_id: bytes) -> list[Dep]:
         """The values found for a task's pending deps; kept for a re-run until :meth:`forget`."""
@@ -434,7 +456,7 @@ class Directory:
             for copy in (value, *record.copies):
                 if isinstance(copy, Shm):
                     self.leaves(copy.segment)
-                    freed.blocks.append((owner_of(copy.segment), copy.segment, copy.offset))
+                    freed.blocks.append(copy)
             if value is not None and not isinstance(value, Failed):
                 inside = value.refs
             if inside:

@@ -88,7 +88,7 @@ class LineageDesk:
         for oid, copy in copies:
             directory.leaves(copy.segment)
             if directory.known(oid) != copy:
-                freed.blocks.append((owner_of(copy.segment), copy.segment, copy.offset))
+                freed.blocks.append(copy)
         self._node.objects.free(freed)
 
     def restore(self) -> None:

@@ -6,6 +6,7 @@ The decisions are in the directory, without I/O; this is its clerk, between it a
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .. import messages as m
@@ -14,6 +15,7 @@ from ..ids import HANDLE_INDEX
 from ..serialization import dump_engine_error
 from ..store.segment import owner_of
 from .directory import Directory, Freed
+from .spilling_desk import SpillingDesk
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
 class ObjectDesk:
     """See the module's essay."""
 
-    def __init__(self, node: Daemon) -> None:
+    def __init__(self, node: Daemon, incarnation: int) -> None:
         self._node = node
         self.directory = Directory()
+        self.spilling = SpillingDesk(node, self.directory, incarnation)
 
     # ------------------------------------------------------------ messages
 
@@ -34,6 +37,7 @@ class ObjectDesk:
             if value is None:
                 self.directory.ask(sender, oid)
             else:
+                self.spilling.used(oid)
                 self._node.post(sender, m.Resolved(oid, value))
 
     def on_lost(self, sender: str, message: m.Lost) -> None:
@@ -44,7 +48,7 @@ class ObjectDesk:
         if value is None:
             self.directory.ask(sender, oid)
             return
-        if value == message.value:
+        if value == message.value and not self.spilling.is_there(oid, message.value):
             value = m.Failed(dump_engine_error(ObjectLostError(
                 f"ObjectRef({oid.hex()}) is in {message.value.segment}, and {sender} could not read it there"
             )))
@@ -71,11 +75,6 @@ class ObjectDesk:
         for oid in message.ids:
             self.free(self.directory.release(oid, sender))
 
-    def on_need_room(self, sender: str, _: m.NeedRoom) -> None:
-        for process in self._node.roles:
-            if process != sender:
-                self._node.post(process, m.GiveRoom())
-
     # ------------------------------------------------------------ for the other desks
 
     def value(self, oid: bytes) -> m.Value | None:
@@ -97,21 +96,15 @@ class ObjectDesk:
             self._node.tasks.enqueue(task)
         for process in askers:
             self._node.post(process, m.Resolved(oid, value))
+        if isinstance(value, m.Shm):
+            self.spilling.appeared(oid, value)
         self.free(freed)
 
     def free(self, freed: Freed) -> None:
-        blocks: dict[str, list[tuple[str, int]]] = {}
         ancestry = self._node.lineage.ancestry
-        for process, segment, offset in freed.blocks:
-            if ancestry.is_copy(segment, offset):
-                continue
-            blocks.setdefault(process, []).append((segment, offset))
-        for process, its in blocks.items():
-            if process in self._node.roles:
-                self._node.post(process, m.FreeBlocks(its))
-            else:
-                self.drop_segments(process)
+        self.free_blocks([block for block in freed.blocks if not ancestry.is_copy(block.segment, block.offset)])
         for oid in freed.objects:
+            self.spilling.gone(oid)
             if oid.endswith(HANDLE_INDEX):
                 self._node.actors.handles_gone(oid[:-2])
         if freed.objects and len(ancestry):
@@ -119,6 +112,37 @@ class ObjectDesk:
         for oid in freed.unseen:
             if not oid.endswith(HANDLE_INDEX) and self._node.store.value(oid) is None:
                 self.directory.unwanted(oid)
+
+    def free_blocks(self, values: Iterable[m.Shm]) -> None:
+        """Tells the processes that wrote these values that nobody needs them."""
+        if not self._node.roles:  # a new node, before anybody has reported: it will find them by itself
+            return
+        blocks: dict[str, list[tuple[str, int, int]]] = {}
+        for value in values:
+            block = value.segment, value.offset, value.generation
+            blocks.setdefault(owner_of(value.segment), []).append(block)
+        for process, its in blocks.items():
+            if process in self._node.roles:
+                self._node.post(process, m.FreeBlocks(its))
+            else:
+                self.drop_segments(process)
+
+    def reclaim(self, blocks: dict[str, list[tuple[str, int, int]]]) -> None:
+        """The last node may have died before it could say that these, or segments of dead processes, are free.
+
+        Args:
+            blocks: those that each process has told the node of, and keeps.
+        """
+        ancestry = self._node.lineage.ancestry
+        needed = self.directory.blocks()
+        for process, its in blocks.items():
+            lost = [block for block in its if block not in needed and not ancestry.is_copy(*block[:2])]
+            if lost and process in self._node.roles:
+                self._node.post(process, m.FreeBlocks(lost))
+        folders = self._node.session.shm, self._node.session.spill
+        for process in {owner_of(entry.name) for folder in folders for entry in os.scandir(folder)}:
+            if process not in self._node.roles:
+                self.drop_segments(process)
 
     def drop_segments(self, process: str) -> None:
         """Removes those segments of a dead process in which nothing lives any more."""

@@ -59,6 +59,7 @@ class RebuildDesk:
         if value.offset + block_size(value.sizes) <= size:
             return False
         self._node.objects.directory.lose(oid)
+        self._node.objects.spilling.gone(oid)
         self._node.store.add_event("lost", oid.hex(), f"its memory {value.segment} is gone")
         for process in self._node.roles:
             self._node.post(process, m.LookAfterMemory())
@@ -157,7 +158,7 @@ class RebuildDesk:
                 made.append((oid, value))
                 continue
             if isinstance(value, m.Shm):
-                self._node.post(worker, m.FreeBlocks([(value.segment, value.offset)]))
+                self._node.objects.free_blocks([value])
             known = directory.known(oid)
             if known is None and before is not None:
                 known = before.values[index]

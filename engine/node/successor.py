@@ -54,6 +54,7 @@ class Successor:
         node.ended = Departed.all_of(node.pool.count, but=[*node.pool.processes, *not_told])
         node.journal.restore_directory(node.ended)
         node.lineage.restore()
+        node.objects.spilling.restored()
         node.journal.restore_actors(self._creation)
         for actor in node.actors.table.all():
             node.recovery.resumed(actor)
@@ -234,6 +235,7 @@ class Successor:
         self._kept = []
         for process, status in self._ends:
             node.worker_ended(process, status)
+        node.objects.reclaim({process: report.blocks for process, report in reports.items()})
 
     def _remove_sockets(self) -> None:
         """Of earlier nodes."""

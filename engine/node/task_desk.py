@@ -115,6 +115,8 @@ class TaskDesk:
         missing = []
         for dep in task.payload.spec.deps:
             if dep.value is not None:
+                if type(dep.value) is m.Shm:
+                    self._node.objects.spilling.used(dep.object_id)
                 continue
             value = self._node.objects.value(dep.object_id)
             if value is None:

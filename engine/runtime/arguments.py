@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import messages as m
-from ..ids import object_id
 from ..refs import ObjectRef
 from ..serialization import dump_arguments
 
@@ -49,8 +48,7 @@ def pack_arguments(process: ProcessBackend, args: tuple[Any, ...], kwargs: dict[
     value = process.storage.pack(serialized)
     if isinstance(value, m.Inline):
         return Packed(value, deps, nested, pins)
-    scope = process.scope
-    ref = process.objects.own_put(object_id(scope.next_task(), 0), value, serialized.refs, scope.task or b"")
+    ref = process.own_put(value, serialized.refs)
     return Packed(None, [m.Dep(WHOLE, ref.binary(), value), *deps], nested, [*pins, ref])
 
 

@@ -120,11 +120,11 @@ class ProcessBackend:
             m.AskWhy: self.explaining.on_ask,
             m.Because: lambda _, message: self.questions.answered(message.token, message),
             m.FreeBlocks: lambda _, message: self.storage.free(message.blocks),
-            m.Copy: lambda _, message: self.post_node(
-                m.Copied(message.object_id, self.storage.arena.copy_to_disk(message.value))
-            ),
+            m.Copy: lambda _, message: self.storage.on_copy(message),
             m.LookAfterMemory: lambda *_: self.storage.arena.forget_lost(),
             m.GiveRoom: lambda *_: self.storage.arena.give_back(),
+            m.WhoReads: lambda _, message: self.storage.on_who_reads(message),
+            m.Spill: lambda _, message: self.storage.on_spill(message),
             m.WorkerDied: self._on_worker_died,
             m.Recall: self.recalling.on_recall,
             m.Reconciled: lambda _, message: self.reconciliation.answered(message.page),
@@ -234,9 +234,14 @@ class ProcessBackend:
         serialized = dumps(value)
         for inner in serialized.refs:
             self.objects.escape(inner)
-        packed = self.storage.pack(serialized)
+        return self.own_put(self.storage.pack(serialized), serialized.refs)
+
+    def own_put(self, value: m.Inline | m.Shm, inner: list[ObjectRef]) -> ObjectRef:
+        """A ref to a new object of the program that runs, with its value and the refs inside."""
         scope = self.scope
-        return self.objects.own_put(object_id(scope.next_task(), 0), packed, serialized.refs, scope.task or b"")
+        ref = self.objects.own_put(object_id(scope.next_task(), 0), value, inner, scope.task or b"")
+        self.storage.arena.announced((value,))
+        return ref
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         self.endpoint.flush()  # first of all: what is waited for may not have been sent yet

@@ -51,5 +51,6 @@ class Resuming:
     def _report(self, first: int, following: int) -> m.Report:
         process = self._process
         report = m.Report(process.role, os.getpid(), first, following, process.unfinished.tasks())
+        report.blocks = process.storage.arena.all_announced()
         process.report_work(report)
         return report

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from .. import messages as m
@@ -52,7 +51,7 @@ class Storage:
         self, session: Session, process: str, objects: ObjectTable, endpoint: Endpoint,
         post_node: Callable[[m.Wire], None],
     ) -> None:
-        folders = Folders(Path(session.shm), Path(session.spill))
+        folders = Folders.of(session)
         self.arena = Arena(folders, process, session.object_store_memory)
         self.reader = SegmentReader(folders, objects.release)
         self.unpickling = _Unpickling()
@@ -78,13 +77,14 @@ class Storage:
             self._endpoint.catch_up()
         written = self.arena.write(serialized, refs)
         if written is None and size <= self._capacity and not self._waited_in_vain:
-            written = self._write_when_there_is_room(serialized, refs)
+            written = self._write_when_there_is_room(serialized, refs, size)
         return written or self.arena.write_to_disk(serialized, refs)
 
-    def _write_when_there_is_room(self, serialized: Serialized, refs: list[bytes]) -> m.Shm | None:
-        """Waits for what was dropped and is on its way back, and for memory that other processes do not use."""
+    def _write_when_there_is_room(self, serialized: Serialized, refs: list[bytes], size: int) -> m.Shm | None:
+        """Waits for what was dropped and is on its way back, for memory that other processes do not use, and for what
+        has not been used for long to go to disk."""
         self.arena.give_back()
-        self._post_node(m.NeedRoom())
+        self._post_node(m.NeedRoom(size))
         for _ in range(ROOM_TRIES):
             self._endpoint.wait_until(lambda: False, timeout=ROOM_SECONDS / ROOM_TRIES)
             written = self.arena.write(serialized, refs)
@@ -93,11 +93,32 @@ class Storage:
         self._waited_in_vain = True
         return None
 
-    def free(self, blocks: list[tuple[str, int]]) -> None:
-        """Nobody holds these (segment, offset) any more."""
-        for segment, offset in blocks:
-            if self.arena.free(segment, offset):
+    def free(self, blocks: list[tuple[str, int, int]]) -> None:
+        """Nobody holds these (segment, offset, generation) any more."""
+        for block in blocks:
+            if self.arena.free(*block):
                 self._waited_in_vain = False
+
+    def on_who_reads(self, message: m.WhoReads) -> None:
+        pinned = self.reader.pinned()
+        self._post_node(m.Reads(message.round, [oid for oid in message.ids if oid in pinned]))
+
+    def on_spill(self, message: m.Spill) -> None:
+        """Copies to disk what shall make room in memory. What finds no room there either stays where it is."""
+        places: list[tuple[bytes, m.Shm]] = []
+        for oid, value in message.objects:
+            place = self.arena.copy_to_disk(value)
+            if place is None:
+                break
+            places.append((oid, place))
+        self._post_node(m.Spilled(message.round, places))
+        self.arena.announced(place for _, place in places)
+
+    def on_copy(self, message: m.Copy) -> None:
+        copy = self.arena.copy_to_disk(message.value)
+        self._post_node(m.Copied(message.object_id, copy))
+        if copy is not None:
+            self.arena.announced([copy])
 
     def load(self, oid: bytes, value: m.Value | None) -> Any:
         """The Python value of an object that is here; raises its error.

@@ -20,13 +20,13 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 
 from ..exceptions import ObjectStoreFullError
-from ..messages import Shm
+from ..messages import Shm, Value
 from ..serialization import Serialized
-from .segment import HEADER, DiskSegment, Folders, MemorySegment, block_size, page_end, segment_name
+from .segment import DiskSegment, Folders, MemorySegment, block_size, page_end, segment_name
 
 FIRST_SEGMENT = 4 << 20
 LARGEST_STEP = 256 << 20
@@ -45,6 +45,10 @@ class Arena:
         self._disk: dict[str, DiskSegment] = {}
         self._numbers = count()
         self._generations = count(1)
+        self._generation_of: dict[tuple[str, int], int] = {}
+        """All blocks that hold a value, by segment and offset."""
+        self._unannounced: set[tuple[str, int]] = set()
+        """Those that the node has not been told of."""
         self._next_size = FIRST_SEGMENT
         self._lock = threading.Lock()
 
@@ -63,7 +67,7 @@ class Arena:
                 if not segment.lacking(offset, size):
                     break
                 if self._fill(segment, offset, generation, parts, size):
-                    return Shm(segment.name, offset, sizes, refs, generation)
+                    return self._has(segment.name, offset, sizes, refs, generation)
             else:
                 if self._taken() + page_end(size) > self._capacity:
                     return None
@@ -72,9 +76,9 @@ class Arena:
                 assert offset is not None
                 if not self._fill(segment, offset, generation, parts, size):
                     return None
-                return Shm(segment.name, offset, sizes, refs, generation)
+                return self._has(segment.name, offset, sizes, refs, generation)
         segment.copy(offset, generation, parts)
-        return Shm(segment.name, offset, sizes, refs, generation)
+        return self._has(segment.name, offset, sizes, refs, generation)
 
     def write_to_disk(self, value: Serialized, refs: list[bytes]) -> Shm:
         """The same for a value that memory has no room for.
@@ -94,9 +98,24 @@ class Arena:
                 "object_store_memory, or an object_spilling_directory with more room, to engine.init()"
             ) from error
 
-    def free(self, name: str, offset: int) -> bool:
-        """Gives a block back; whether there is more room in memory now."""
+    def announced(self, values: Iterable[Value]) -> None:
+        """The node has been told of these: it will say when they are to be freed."""
+        for value in values:
+            if isinstance(value, Shm):
+                self._unannounced.discard((value.segment, value.offset))
+
+    def all_announced(self) -> list[tuple[str, int, int]]:
+        """The blocks that the node knows of."""
         with self._lock:
+            blocks = [(*block, generation) for block, generation in self._generation_of.items()]
+            return [block for block in blocks if block[:2] not in self._unannounced]
+
+    def free(self, name: str, offset: int, generation: int) -> bool:
+        """Gives a block back, if it has not been given back; whether there is more room in memory now."""
+        with self._lock:
+            if self._generation_of.get((name, offset)) != generation:
+                return False
+            del self._generation_of[name, offset]
             if name in self._memory:
                 self._memory[name].free(offset)
                 return True
@@ -105,17 +124,22 @@ class Arena:
             return False
 
     def copy_to_disk(self, value: Shm) -> Shm | None:
-        """Another copy of a value that lies here; None when there is no room for it, or it is lost."""
-        at = value.offset + HEADER
+        """Another copy of what lies in any process's segment; None when there is no room for it, or it is lost."""
+        size = block_size(value.sizes)
+        generation = next(self._generations)
         try:
-            with open(self._folders.path(value.segment), "rb") as file:
-                data = memoryview(os.pread(file.fileno(), block_size(value.sizes) - HEADER, at))
-            if data.nbytes < block_size(value.sizes) - HEADER:
-                return None
             with self._lock:
-                return self._place_on_disk([data], value.sizes, value.refs)
+                segment, offset = self._allocate_on_disk(size)
+            try:
+                segment.copy_from(self._folders.path(value.segment), value.offset, offset, generation, size)
+            except BaseException:
+                with self._lock:
+                    if segment.free(offset):
+                        self._disk.pop(segment.name, None)
+                raise
         except OSError:
             return None
+        return self._has(segment.name, offset, value.sizes, value.refs, generation)
 
     def forget_lost(self) -> None:
         """Writes no more into segments whose files are gone, or cut short: nobody could read it."""
@@ -147,6 +171,12 @@ class Arena:
                 segment.close()
         self._memory.clear()
         self._disk.clear()
+
+    def _has(self, segment: str, offset: int, sizes: list[int], refs: list[bytes], generation: int) -> Shm:
+        """A value lies there from now on."""
+        self._unannounced.add((segment, offset))
+        self._generation_of[segment, offset] = generation
+        return Shm(segment, offset, sizes, refs, generation)
 
     def _fill(
         self, segment: MemorySegment, offset: int, generation: int, parts: Sequence[memoryview], size: int
@@ -187,7 +217,7 @@ class Arena:
             except OSError:
                 segment.blocks.free(offset)
                 raise
-            return Shm(segment.name, offset, sizes, refs, generation)
+            return self._has(segment.name, offset, sizes, refs, generation)
 
     def _allocate_on_disk(self, size: int) -> tuple[DiskSegment, int]:
         if size <= DISK_SEGMENT:

@@ -14,6 +14,7 @@ comes with the address of a block that has been freed, or used again, finds anot
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..session import Session
 from .allocator import ALIGNMENT, Allocator, align
 
 HEADER = ALIGNMENT
@@ -39,6 +41,10 @@ class Folders(NamedTuple):
 
     memory: Path
     disk: Path
+
+    @classmethod
+    def of(cls, session: Session) -> Folders:
+        return cls(Path(session.shm), Path(session.spill))
 
     def path(self, segment: str) -> Path:
         return (self.disk if is_on_disk(segment) else self.memory) / segment
@@ -63,6 +69,42 @@ def block_size(sizes: Sequence[int]) -> int:
 
 def page_end(offset: int) -> int:
     return (offset + mmap.PAGESIZE - 1) & -mmap.PAGESIZE
+
+
+def set_generation(path: Path, offset: int, generation: int) -> bool:
+    """Lets readers with this generation into a block of any process's segment; 0: nobody. False when it is gone."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        os.pwrite(fd, GENERATION.pack(generation), offset)
+    finally:
+        os.close(fd)
+    return True
+
+
+def has_generation(path: Path, offset: int, size: int, generation: int) -> bool:
+    """Whether the block of an object is there."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        there = os.fstat(fd).st_size >= offset + size
+        return there and GENERATION.unpack(os.pread(fd, GENERATION.size, offset))[0] == generation
+    finally:
+        os.close(fd)
+
+
+def discard(path: Path, offset: int, size: int) -> None:
+    """Gives the pages of a block to the system, when the process that wrote it is dead."""
+    if not set_generation(path, offset, 0):
+        return
+    start, end = page_end(offset), (offset + size) & -mmap.PAGESIZE
+    if start < end:
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+            memory.madvise(mmap.MADV_REMOVE, start, end - start)
 
 
 class _Segment:
@@ -157,14 +199,36 @@ class DiskSegment(_Segment):
     def write(self, offset: int, generation: int, parts: Sequence[memoryview]) -> None:
         self._write_through(offset, generation, parts)
 
+    def copy_from(self, path: Path, start: int, offset: int, generation: int, size: int) -> None:
+        """Writes a block that is the same as one of ``size`` bytes at ``start`` in another segment."""
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.pwrite(fd, GENERATION.pack(generation).ljust(HEADER, b"\0"), offset)
+                os.lseek(fd, offset + HEADER, os.SEEK_SET)
+                at, end = start + HEADER, start + size
+                while at < end:
+                    sent = os.sendfile(fd, source, at, end - at)
+                    if not sent:
+                        raise OSError(errno.EIO, "it has been cut off", str(path))
+                    at += sent
+            finally:
+                os.close(fd)
+        finally:
+            os.close(source)
+
     def free(self, offset: int) -> bool:
-        """Whether the file went with its last block."""
+        """Whether the file is gone, with its last block or because it was lost."""
         self.blocks.free(offset)
-        if not self.blocks:
+        try:
+            if self.blocks:
+                self._write_through(offset, 0, ())
+                return False
             os.unlink(self.path)
-            return True
-        self._write_through(offset, 0, ())
-        return False
+        except FileNotFoundError:
+            pass
+        return True
 
 
 def _write_all(fd: int, at: int, data: memoryview) -> int:

@@ -218,11 +218,12 @@ class ActorHost:
             raw_spec = msgspec.Raw(m.encode(spec))
         recovery = self._recovery
         if recovery is not None and recovery.logs and outcome.status != m.CANCELLED:
-            recovery.ran(raw_spec, raw, self._executor.kept.pop(spec.task, None))
+            recovery.ran(raw_spec, raw, self._executor.kept.pop(spec.task, None), outcome.values)
         else:
             self._log.append((raw_spec, raw))
             if node_first(outcome):
                 self.log_calls()
+                self._backend.storage.arena.announced(outcome.values)
                 self._executor.kept.pop(spec.task, None)
                 endpoint.flush()
             endpoint.batch(spec.owner, m.RawResults, raw)

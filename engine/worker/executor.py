@@ -218,11 +218,13 @@ class Executor:
         endpoint = self._backend.endpoint
         if outcome.status == m.RETRIED or not spec.owner:  # or it runs for the sake of what was lost
             endpoint.batch(m.NODE, m.Done, raw)
+            self._backend.storage.arena.announced(outcome.values)
             self.kept.pop(spec.task, None)
             endpoint.flush()
             return
         if node_first(outcome):
             endpoint.batch(m.NODE, m.Done, raw)
+            self._backend.storage.arena.announced(outcome.values)
             self.kept.pop(spec.task, None)
             endpoint.flush()
             endpoint.batch(spec.owner, m.RawResults, raw)

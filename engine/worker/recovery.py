@@ -50,17 +50,22 @@ class Recovery:
         """Of the last call that the instance has run."""
         self._saved = 0
         self._unsent: list[msgspec.Raw] = []
+        self._large: list[m.Shm] = []
+        """Results of those calls."""
         self._kept: list[ObjectRef] = []
         """Refs inside results that the node does not know yet."""
         self._lock = threading.RLock()  # the background thread sends as well; a finalizer's print may flush inside
 
     # ------------------------------------------------------------ calls
 
-    def ran(self, spec: msgspec.Raw, outcome: msgspec.Raw, kept: list[ObjectRef] | None) -> None:
+    def ran(
+        self, spec: msgspec.Raw, outcome: msgspec.Raw, kept: list[ObjectRef] | None, values: list[m.Value]
+    ) -> None:
         """One more call was run that is logged; it goes to the node with the next flush. ``kept``: until then."""
         with self._lock:
             self._number += 1
             self._unsent += (spec, outcome)
+            self._large += [value for value in values if isinstance(value, m.Shm)]
             if kept is not None:
                 self._kept += kept
 
@@ -70,6 +75,8 @@ class Recovery:
                 first = self._number + 1 - len(self._unsent) // 2
                 calls, self._unsent = self._unsent, []
                 self._backend.post_node(m.Ran(first, calls))
+                self._backend.storage.arena.announced(self._large)
+                self._large.clear()
                 self._kept.clear()
 
     # ------------------------------------------------------------ checkpoints

@@ -84,7 +84,7 @@ def test_what_is_read_is_what_was_written(arena, reader, unpinned, value):
     assert pickle.dumps(loaded) == pickle.dumps(value) or repr(loaded) == repr(value)
     del loaded
     assert unpinned == [b"id"]
-    arena.free(written.segment, written.offset)
+    arena.free(written.segment, written.offset, written.generation)
 
 
 def test_another_process_reads_the_same_bytes(arena, tmp_path):
@@ -183,7 +183,7 @@ def test_lost_memory_is_an_error_that_names_it(reader):
 def test_a_freed_block_is_reused(arena):
     first = write(arena, np.zeros(1 << 20, np.uint8))
     write(arena, np.zeros(1 << 20, np.uint8))
-    arena.free(first.segment, first.offset)
+    arena.free(first.segment, first.offset, first.generation)
     again = write(arena, np.ones(1 << 20, np.uint8))
     assert (again.segment, again.offset) == (first.segment, first.offset)
 
@@ -191,7 +191,7 @@ def test_a_freed_block_is_reused(arena):
 def test_an_endless_stream_fits_while_it_is_freed(arena, tmp_path):
     for i in range(100):
         written = write(arena, np.full(3 << 20, i, np.uint8))
-        arena.free(written.segment, written.offset)
+        arena.free(written.segment, written.offset, written.generation)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == FIRST_SEGMENT
 
 
@@ -236,7 +236,7 @@ def test_what_memory_has_no_room_for_is_read_from_disk(arena, reader, folders, u
     assert all(np.array_equal(*pair) for pair in zip(loaded, arrays, strict=True))
     assert not any(folders.memory.iterdir())
     for value in written:
-        arena.free(value.segment, value.offset)
+        arena.free(value.segment, value.offset, value.generation)
     assert not any(folders.disk.iterdir()), "files go with their last value"
     assert all(np.array_equal(*pair) for pair in zip(loaded, arrays, strict=True)), "mappings stay valid"
     loaded.clear()
@@ -252,7 +252,7 @@ def test_a_late_reader_of_a_freed_block_is_caught(arena, reader, unpinned, on_di
     old = put(np.zeros(1000))
     assert reader.load(b"id", old).sum() == 0
     unpinned.clear()
-    arena.free(old.segment, old.offset)
+    arena.free(old.segment, old.offset, old.generation)
     with pytest.raises(ObjectLostError, match="freed"):
         reader.load(b"old", old)
     new = put(np.ones(1000))
@@ -267,7 +267,7 @@ def test_a_late_reader_of_a_freed_block_is_caught(arena, reader, unpinned, on_di
 def test_pages_given_back_are_taken_again(arena, reader, folders):
     kept = write(arena, np.full(3_000_000, 7, np.uint8))
     dropped = write(arena, np.zeros(9_000_000, np.uint8))
-    arena.free(dropped.segment, dropped.offset)
+    arena.free(dropped.segment, dropped.offset, dropped.generation)
     arena.give_back()
     taken = sum(path.stat().st_blocks * 512 for path in folders.memory.iterdir())
     assert taken < 3_100_000
@@ -282,7 +282,7 @@ def test_a_store_is_full_when_its_values_fill_it(arena):
     assert has_no_room(arena, np.zeros(12_000_000, np.uint8))
     write(arena, np.zeros(1 << 20, np.uint8))  # a smaller one still fits
     for block in kept:
-        arena.free(block.segment, block.offset)
+        arena.free(block.segment, block.offset, block.generation)
     write(arena, np.zeros(5 << 20, np.uint8))
 
 

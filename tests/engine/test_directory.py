@@ -106,7 +106,7 @@ def test_a_released_object_gives_its_block_back_once(directory):
     directory.exists(b"a", large("w1-3", 64), "driver")
     assert directory.segments["w1-3"] == 1
     freed = directory.release(b"a")
-    assert freed.blocks == [("w1", "w1-3", 64)] and freed.objects == [b"a"]
+    assert freed.blocks == [large("w1-3", 64)] and freed.objects == [b"a"]
     assert directory.segments["w1-3"] == 0
     assert directory.release(b"a").blocks == []
     assert directory.known(b"a") is None

@@ -167,5 +167,5 @@ def test_an_object_that_is_put_again_by_its_makers_next_attempt() -> None:
     directory.exists(OUTER, new, "w2")
     assert not directory.hold(OUTER, b"driver", -1).blocks  # its new owner has not released it
     assert directory.known(OUTER) == new
-    assert sorted(directory.release(OUTER).blocks) == [("w1", "w1-0", 0), ("w2", "w2-0", 64)]
+    assert directory.release(OUTER).blocks == [new, old]
     assert not any(directory.census().values())
