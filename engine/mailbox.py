@@ -101,8 +101,12 @@ class Mailbox(Generic[F]):
 
     # ------------------------------------------------------------ sending
 
-    def send(self, peer: str, messages: list[m.Wire]) -> None:
-        """Sends one frame; never blocks. What is for a process that has ended is dropped."""
+    def send(self, peer: str, messages: list[m.Wire], patience: float = 0.0) -> None:
+        """Sends one frame. What is for a process that has ended is dropped.
+
+        It does not block, but for ``patience`` seconds if the lane has no room. What is in the lane arrives though this
+        process dies in the next moment; what ZeroMQ has taken may not.
+        """
         number = self._sent.get(peer)
         if number is None:
             if peer in self._ended:  # a socket would wait for it for ever
@@ -117,11 +121,22 @@ class Mailbox(Generic[F]):
             data = m.encode(m.OutFrame(self.name, number, asking))
             kept.add(number, messages, len(data))
         self._sent[peer] = number + 1
-        self._transmit(peer, data)
+        self._transmit(peer, data, patience)
 
-    def _transmit(self, peer: str, data: bytes) -> None:
-        if len(data) > LONGEST or not self._lane.send(self._lanes[peer], data):
+    def _transmit(self, peer: str, data: bytes, patience: float = 0.0) -> None:
+        if len(data) > LONGEST or not (
+            self._lane.send(self._lanes[peer], data) or (patience and self._finds_room(peer, data, patience))
+        ):
             self._socket(peer).send(data)
+
+    def _finds_room(self, peer: str, data: bytes, patience: float) -> bool:
+        """Whether the receiver takes something out of its lane within that time, so that the frame goes there."""
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            let_others_run()
+            if self._lane.send(self._lanes[peer], data):
+                return True
+        return False
 
     def _socket(self, peer: str) -> zmq.Socket[bytes]:
         socket = self._peers.get(peer)

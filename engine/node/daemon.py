@@ -359,7 +359,7 @@ class Daemon:
         self._mail.end_of(worker)
         for _ in range(FRAMES_PER_TURN):
             self._receive()
-            if not self._mail.frames:
+            if self._frames == 1:  # it found nothing more
                 break
 
     def _on_stop(self, sender: str, _: m.Stop) -> None:

@@ -187,6 +187,20 @@ class Endpoint:
                     out[peer] = messages + out.get(peer, [])
                     raise
 
+    def flush_to_node(self, patience: float) -> None:
+        """Sends what the node is to have even if this process dies in the next moment; see :meth:`Mailbox.send`."""
+        self.before_flush()
+        with self._send_lock:
+            self._collect()
+            messages = self._out.pop(m.NODE)
+            if not messages:  # another thread was quicker
+                return
+            try:
+                self._mail.send(m.NODE, messages, patience)
+            except BaseException:  # Ctrl-C
+                self._out[m.NODE] = messages + self._out.get(m.NODE, [])
+                raise
+
     def ended(self, peer: str) -> None:
         """A process is gone. Called by the leader."""
         self._mail.end_of(peer)

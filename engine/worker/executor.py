@@ -1,7 +1,8 @@
 """What a worker does all day: take a task from its queue, run it, report.
 
-Reports leave in batches: at once when the queue is empty, else every ``REPORT_SECONDS``. The result goes straight to
-the owner first, then the outcome to the node. A worker that has become an actor does what is in ``actor.py``.
+Reports leave in batches: at once when the queue is empty or the task is one that may not be run again, else every
+``REPORT_SECONDS``. The result goes straight to the owner first, then the outcome to the node. A worker that has become
+an actor does what is in ``actor.py``.
 
 Before each task its id is written into a mapped file, which outlives the process: when the worker dies, the node
 knows which task it was in, and does not blame those whose reports were still waiting or that had not begun.
@@ -38,6 +39,9 @@ from .cancellation import Request
 from .threads import Threads
 
 REPORTS_PER_BATCH = 64
+PATIENCE = 0.1
+"""Seconds that a busy node may take to make room for the report of a task that may not be run again."""
+
 FUNCTIONS_COUNTED = 1000
 
 
@@ -232,6 +236,8 @@ class Executor:
             return
         size = endpoint.report(spec.owner, raw)
         now = time.perf_counter()
+        if not spec.max_retries:  # it may not be run twice, and the next task may be this process's last
+            endpoint.flush_to_node(PATIENCE)
         if not self.queue or size >= REPORTS_PER_BATCH or now - self._reported_at > REPORT_SECONDS:
             self._reported_at = now
             endpoint.flush()

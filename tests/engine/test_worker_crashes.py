@@ -41,6 +41,26 @@ def test_no_retries(tmp_path):
     assert noted(path) == 1
 
 
+@engine.remote(max_retries=0)
+def short(number, how=""):
+    if how == "exits":
+        os._exit(1)
+    if how == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("how", ["exits", "is killed"])
+def test_what_had_ended_and_may_not_be_run_twice_is_not_lost_with_its_worker(how):
+    """The worker has run it in the same millisecond."""
+    engine.get([short.remote(i) for i in range(300)])  # it is known to be short, and so queued behind one another
+    for _ in range(5):
+        refs = [short.remote(i, how if i == 40 else "") for i in range(80)]
+        with pytest.raises(WorkerCrashedError):
+            engine.get(refs[40])
+        assert engine.get([*refs[:40], *refs[41:]]) == [*range(40), *range(41, 80)]
+
+
 def test_retries_for_ever(tmp_path):
     path = tmp_path / "runs"
     assert engine.get(crash.options(max_retries=-1).remote(path, 6)) == "survived"
