@@ -211,8 +211,8 @@ class Mailbox(Generic[F]):
         """Waits, ``timeout`` seconds at most, until there is something to receive or a watched fd can be read.
 
         It may also return for nothing. Before it sleeps it looks into the lane for ``spin`` seconds, letting others
-        run in between: to wake a sleeping CPU costs 20 to 30 µs, of each hop. It keeps the interpreter's lock meanwhile,
-        which beside a busy thread would be back after 5 ms (see ``lane.py``). May be interrupted anywhere.
+        run in between: to wake a sleeping CPU costs 20 to 30 µs, of each hop. It keeps the interpreter's lock
+        meanwhile, which beside a busy thread would be back after 5 ms (see ``lane.py``). May be interrupted anywhere.
         """
         self._events = []
         if self.frames:
