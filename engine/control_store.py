@@ -12,8 +12,8 @@ their owner) by object id, ``events`` by number; of recoverable actors ``calls``
 task id), which is their log in order, and ``checkpoints`` (actor id → number of the last call in it). The files of
 checkpoints lie in a folder beside: they may be as large as a model, and the actors write them. ``ages`` and ``meta``
 are for the bound on it all (``history.py``).
-``processes``, ``marks``, ``records``, ``lineage``, ``actors`` and ``attempts`` are what the node remembers of a
-running session when it is killed (``node/journal.py``).
+``processes``, ``marks``, ``records``, ``lineage``, ``actors``, ``attempts`` and ``orphans`` are what the node remembers
+of a running session when it is killed (``node/journal.py``).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAX_EVENTS = 100_000
 
 TABLES = (
     "specs", "outcomes", "functions", "stored", "events", "calls", "checkpoints", "ages", "meta",
-    "processes", "marks", "records", "lineage", "actors", "attempts",
+    "processes", "marks", "records", "lineage", "actors", "attempts", "orphans",
 )
 CALLS_PER_PAGE = 500
 LAST_NUMBER = (1 << 64) - 1
@@ -91,6 +91,11 @@ class ControlStore:
 
     def add_outcome(self, task: bytes, outcome: msgspec.Raw) -> None:
         self._outcomes[task] = outcome
+
+    def drop_outcome(self, task: bytes) -> None:
+        """The task is run again."""
+        self._outcomes.pop(task, None)
+        self._others.append(("outcomes", task, None))
 
     def add_function(self, function_id: bytes, name: str, blob: bytes) -> None:
         self._others.append(("functions", function_id, m.encode([name, blob])))
@@ -190,6 +195,29 @@ class ControlStore:
             while more and bytes(cursor.key()).startswith(actor):
                 found.append((int.from_bytes(cursor.key()[len(actor):], "big"), bytes(cursor.value())))
                 more = cursor.next()
+        return found
+
+    def unfinished_of(self, owners: set[str], since: float) -> list[bytes]:
+        """Committed tasks without an outcome that these processes have submitted, in this session, which began then.
+
+        Specs and outcomes are gone through side by side, about a million a second.
+        """
+        found = []
+        tables = self._tables
+        with (
+            self._env.begin(buffers=True) as txn,
+            txn.cursor(tables["specs"]) as specs, txn.cursor(tables["outcomes"]) as outcomes,
+        ):
+            more = outcomes.first()
+            for key, raw in specs:
+                task = bytes(key)
+                while more and bytes(outcomes.key()) < task:
+                    more = outcomes.next()
+                if more and bytes(outcomes.key()) == task:
+                    continue
+                spec = m.decode_spec(raw)
+                if spec.kind == m.TASK and spec.owner in owners and spec.submitted >= since:
+                    found.append(task)
         return found
 
     def rows(self, table: str) -> list[tuple[bytes, bytes]]:

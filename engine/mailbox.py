@@ -174,19 +174,19 @@ class Mailbox(Generic[F]):
         self._sent[peer] = number + 1
         self._kept[peer].add(number, messages, 0)
 
-    def moved(self, peer: str, inbox: str, first: Callable[[int, int], m.Wire]) -> None:
+    def moved(self, peer: str, inbox: str, report: m.Report) -> None:
         """Another process took the place of ``peer``: all that is sent goes to its ``inbox`` from now on.
 
-        It gets ``first(oldest, next)``, in a frame outside of the order, and after it what the old one had not
-        acknowledged, with the same numbers: from ``oldest`` on, before ``next``.
+        It gets the report, in a frame outside of the order, and after it what the old one had not acknowledged, with
+        the same numbers: from ``report.first`` on, before ``report.next``.
         """
         self._disconnect(peer)
         self._inboxes[peer] = inbox
         self._lanes[peer] = Address(self._session.lane(inbox))
         following = self._sent.setdefault(peer, 0)
         kept = self._kept[peer].frames()
-        oldest = kept[0][0] if kept else following
-        self._transmit(peer, m.encode(m.OutFrame(self.name, m.UNNUMBERED, [first(oldest, following)])))
+        report.first, report.next = kept[0][0] if kept else following, following
+        self._transmit(peer, m.encode(m.OutFrame(self.name, m.UNNUMBERED, [report])))
         for number, messages in kept:
             self._transmit(peer, m.encode(m.OutFrame(self.name, number, messages)))
 

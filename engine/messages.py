@@ -157,10 +157,10 @@ class Report(Wire, tag="report"):
 
     role: str
     pid: int
-    first: int
-    next: int
     unfinished: list[bytes]
     """Tasks (and calls) it submitted whose end it has not heard."""
+    first: int = 0
+    next: int = 0
     running: list[Running] = []
     """From the one at the bottom to the one on top."""
     queued: list[Assignment] = []

@@ -343,6 +343,9 @@ class Daemon:
         self.tasks.worker_died(worker, reason, OutOfMemoryError if out_of_memory else WorkerCrashedError)
         self.tasks.owner_ended(worker)
         pins = self.tasks.needed_by_tasks_of(worker)
+        for task in pins:
+            if not self.actors.table.is_living(task):  # actors are known without their owners
+                self.journal.orphaned(task)
         self.objects.free(self.objects.directory.process_died(worker, pins))
         self.lineage.process_ended(worker)
         self.objects.drop_segments(worker)

@@ -34,7 +34,7 @@ from .directory import Directory, Snapshot
 if TYPE_CHECKING:
     from .leases import Task
 
-TABLES = ("processes", "marks", "records", "lineage", "actors", "attempts")
+TABLES = ("processes", "marks", "records", "lineage", "actors", "attempts", "orphans")
 
 
 class ProcessRow(Wire):
@@ -79,6 +79,8 @@ class Journal:
         """How many frames of each process have been handled."""
         self._marked: dict[str, int] = {}
         self._must_mark = False
+        self.orphans: set[bytes] = set()
+        """Unfinished tasks whose owner died, which nobody would report."""
 
     # ------------------------------------------------------------ writing
 
@@ -98,6 +100,17 @@ class Journal:
     def finished(self, task: Task) -> None:
         """A task that had more than one attempt."""
         self._store.note("attempts", task.id, None)
+
+    def orphaned(self, task: bytes) -> None:
+        """Its owner died before it ended."""
+        self.orphans.add(task)
+        self._store.note("orphans", task, b"-")
+
+    def no_orphan(self, task: bytes) -> None:
+        """It has ended, or somebody waits for it again."""
+        if task in self.orphans:
+            self.orphans.remove(task)
+            self._store.note("orphans", task, None)
 
     def once(self) -> None:
         """The frame that is being handled must not be handled again, though it changes nothing that is kept here."""
@@ -155,6 +168,9 @@ class Journal:
     def attempts(self) -> dict[bytes, tuple[int, int]]:
         """Attempt and crashes of tasks that are not at their first one."""
         return {key: _attempt(raw) for key, raw in self._store.rows("attempts")}
+
+    def restore_orphans(self) -> None:
+        self.orphans = {key for key, _ in self._store.rows("orphans")}
 
     def restore_directory(self, dead: Departed) -> None:
         rows = {oid: _snapshot(raw) for oid, raw in self._store.rows("records")}

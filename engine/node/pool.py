@@ -107,14 +107,14 @@ class WorkerPool:
         return ended
 
     def _on_line(self, line: str) -> None:
-        word, *rest = line.split()
+        word, *rest = line.split(" ", 3)
         if word == "ready":
             self.ready = True
         elif word == "attached":
             self.count = max(self.count, int(rest[0]))
         elif word == "started":
-            worker, pid = rest
-            process = self.processes.setdefault(worker, Process(worker))
+            worker, pid, environment = [*rest, ""][:3]
+            process = self.processes.setdefault(worker, Process(worker, environment=environment))
             process.pid = int(pid)
             process.forked = time.monotonic()
             self.starting.add(worker)

@@ -8,6 +8,9 @@ together this is what the last node knew:
 - One that its owner waits for and that has an outcome had its results lost on the way: they are sent again.
 - One that its owner waits for, that has no outcome and that nobody has, is queued again.
 - A worker that died meanwhile reports nothing. Its note says which task it was in: that one it has, and then it dies.
+  Of what it said to the last node, some frames may be on their way: they count. What it had submitted is found in the
+  control store (``orphans``), as are the tasks of those that had died before.
+- Attempts are counted in the control store. Whatever speaks of an older one than that is out of date.
 
 Reports are of different moments, so all frames that are older than them have to be there first (:meth:`complete`),
 and what came after them is handled after all this.
@@ -82,7 +85,8 @@ class Standing:
 
 def standing(
     reports: dict[str, Report], finished: dict[str, list[tuple[bytes, int]]], died_in: dict[str, bytes],
-    spec: Callable[[bytes], Spec | None], ended: Callable[[bytes], int],
+    orphans: Iterable[bytes], attempt: Callable[[bytes], int], spec: Callable[[bytes], Spec | None],
+    ended: Callable[[bytes], int],
 ) -> Standing:
     """Puts the reports together.
 
@@ -90,17 +94,23 @@ def standing(
         reports: by process.
         finished: by worker: (task, attempt) of the outcomes in its frames that are on their way.
         died_in: the task in which a worker died that did not report.
+        orphans: tasks that had not ended when their owners died.
+        attempt: the number of the attempt of a task that counts.
         spec: of a task or call; None when it was never recorded.
         ended: the attempt whose outcome the control store has, or -1. A later one may run all the same, because what
             the task made was lost.
     """
     result = Standing()
     at: dict[bytes, Part] = {}
-    for worker in [*reports, *died_in]:
-        parts = _parts(reports.get(worker), finished.get(worker, []), died_in.get(worker))
+    for worker in dict.fromkeys([*reports, *died_in]):
+        parts = _parts(reports.get(worker), finished.get(worker, []))
+        if last := died_in.get(worker):
+            parts.setdefault(last, Part(last, attempt(last)))
         mine = result.held[worker] = []
-        for part in parts:
+        for part in parts.values():
             if ended(part.task) >= part.attempt:  # recorded, but for the acknowledgement; or fenced since
+                continue
+            if part.attempt < attempt(part.task):  # its report was heard: it is to be run again
                 continue
             other = at.get(part.task)
             if other is not None and other.attempt >= part.attempt:
@@ -126,10 +136,14 @@ def standing(
                 result.lost.append(task)
                 if recorded.owner != process:
                     result.adopted.append((process, task))
+    for task in orphans:
+        if task not in at and task not in waiting and ended(task) < 0 and spec(task) is not None:
+            waiting.add(task)
+            result.lost.append(task)
     return result
 
 
-def _parts(report: Report | None, finished: list[tuple[bytes, int]], died_in: bytes | None) -> list[Part]:
+def _parts(report: Report | None, finished: list[tuple[bytes, int]]) -> dict[bytes, Part]:
     parts: dict[bytes, Part] = {}
     for task, attempt in finished:
         parts[task] = Part(task, attempt)
@@ -143,9 +157,7 @@ def _parts(report: Report | None, finished: list[tuple[bytes, int]], died_in: by
         for queued in report.queued:
             task = _task_of(queued.spec)
             parts.setdefault(task, Part(task, queued.attempt, queued.spec, list(queued.resolved), False))
-    if died_in:
-        parts.setdefault(died_in, Part(died_in, 0))
-    return list(parts.values())
+    return parts
 
 
 class _Named(msgspec.Struct, array_like=True):

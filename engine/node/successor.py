@@ -50,11 +50,13 @@ class Successor:
         marks = node.journal.marks()
         known = {process: row.pid for process, row in rows.items() if row.role == "worker"}
         self._ends = node.pool.take_over(known)
+        node.roles = {process: row.role for process, row in rows.items()}  # whose memory is theirs, until they end
         not_told = [process.id for process, _ in self._ends]
         node.ended = Departed.all_of(node.pool.count, but=[*node.pool.processes, *not_told])
         node.journal.restore_directory(node.ended)
         node.lineage.restore()
         node.objects.spilling.restored()
+        node.journal.restore_orphans()
         node.journal.restore_actors(self._creation)
         for actor in node.actors.table.all():
             node.recovery.resumed(actor)
@@ -104,7 +106,8 @@ class Successor:
         for process, report in reports.items():
             node.journal.joined(process, report.role, report.pid)
         died_in = {process.id: node.pool.last_started(process.id) for process, _ in self._ends}
-        result = standing(reports, self._finished(reports), died_in, self._spec, self._ended)
+        finished, orphans = self._finished(reports, died_in), self._orphans(reports, died_in)
+        result = standing(reports, finished, died_in, orphans, self._attempt, self._spec, self._ended)
         for worker, parts in result.held.items():
             if worker in died_in or node.roles[worker] == "worker":
                 self._put_worker(worker, reports.get(worker), parts)
@@ -123,12 +126,25 @@ class Successor:
         for task_id in self._attempts:
             node.rebuild.given_up(task_id)
 
-    def _finished(self, reports: dict[str, m.Report]) -> dict[str, list[tuple[bytes, int]]]:
+    def _orphans(self, reports: dict[str, m.Report], died_in: dict[str, bytes]) -> set[bytes]:
+        """Those that are known, and the tasks of workers that have died and reported nothing."""
+        silent = died_in.keys() - reports.keys()
+        if not silent:
+            return self._node.journal.orphans
+        began = (Path(self._node.session.folder) / "session.json").stat().st_mtime
+        return {*self._node.journal.orphans, *self._node.store.unfinished_of(silent, began)}
+
+    def _attempt(self, task_id: bytes) -> int:
+        return self._attempts.get(task_id, (0, 0))[0]
+
+    def _finished(
+        self, reports: dict[str, m.Report], died_in: dict[str, bytes]
+    ) -> dict[str, list[tuple[bytes, int]]]:
         """What the workers' frames that are on their way say."""
         finished: dict[str, list[tuple[bytes, int]]] = {}
         for frame in self._kept:
             report = reports.get(frame.sender)
-            if report is None or frame.number >= report.next:
+            if frame.number >= report.next if report is not None else frame.sender not in died_in:
                 continue
             for message in frame.messages:
                 raws = [message.outcome] if isinstance(message, m.ActorStarted) else []

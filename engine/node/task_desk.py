@@ -92,6 +92,7 @@ class TaskDesk:
                 self._node.objects.directory.wanted_again(object_id(spec.task, index), spec.owner)
             return True
         if task is not None:
+            self._node.journal.no_orphan(spec.task)
             task.payload.spec.owner = spec.owner
             task.payload.raw = msgspec.Raw(m.encode(task.payload.spec))
             task.payload.adopted = True
@@ -102,6 +103,7 @@ class TaskDesk:
         if outcome is None:
             return False
         if not self.adopt_results(outcome, spec.owner):
+            self._node.store.drop_outcome(spec.task)  # or a node that takes our place would find that it has ended
             return False
         self._node.post(spec.owner, m.Results([outcome]))
         return True
@@ -170,6 +172,7 @@ class TaskDesk:
             if task.payload.adopted:
                 node.post(owner, m.Results([outcome]))
             elif owner not in roles:  # it died, and can no longer register what the worker retained
+                node.journal.no_orphan(task.id)
                 for borrowed in outcome.retained:
                     node.objects.free(node.objects.directory.hold(borrowed, sender.encode(), 1))
             if spec.deps or spec.nested:
@@ -251,6 +254,7 @@ class TaskDesk:
         if task.attempt:
             self._node.journal.finished(task)
         spec = task.payload.spec
+        self._node.journal.no_orphan(task.id)
         self.record(outcome, msgspec.Raw(m.encode(outcome)), spec.owner)
         self._node.post(spec.owner, m.Results([outcome]))
         if spec.deps or spec.nested:

@@ -212,20 +212,23 @@ class Endpoint:
         """Processes that this one has had to do with, the node apart."""
         return self._mail.peers() - {m.NODE, self._node_inbox}
 
-    def resume(self, inbox: str, report: Callable[[int, int], m.Report]) -> None:
+    def resume(self, inbox: str, report: Callable[[], m.Report]) -> None:
         """There is a new node: tells it how things are, and what the last one may not have heard. By the leader.
 
-        ``report(first, next)`` is asked while nothing can be posted, so it is of one moment in the order of messages.
+        ``report()`` is asked while nothing can be posted, so it is of one moment in the order of messages. Outcomes are
+        gathered without a lock: it is asked before they are collected, and so a task that ends in this moment is in
+        the report or among them.
         """
         with self._send_lock:
             if inbox != self._node_inbox:
                 self._mail.fence(self._node_inbox)
                 self._node_inbox = inbox
+            answer = report()
             if self._specs or self._outcomes:
                 self._collect()
             if messages := self._out.pop(m.NODE, None):
                 self._mail.unsent(m.NODE, messages)
-            self._mail.moved(m.NODE, inbox, report)
+            self._mail.moved(m.NODE, inbox, answer)
 
     # ------------------------------------------------------------ waiting
 

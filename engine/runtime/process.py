@@ -225,7 +225,7 @@ class ProcessBackend:
             return
         task = task_of(ref.binary())
         if not self.calls.cancel(task, force, recursive):
-            self.post_node(m.Cancel(task, force, recursive, ref.binary()))
+            self.resuming.cancel(m.Cancel(task, force, recursive, ref.binary()))
         self.endpoint.flush()
 
     # ------------------------------------------------------------ objects

@@ -61,7 +61,7 @@ class WorkerBackend(ProcessBackend):
     def cancel_below(self, task: bytes) -> None:
         """Ends what a task or call has submitted from here."""
         self.calls.cancel_all_of([child_scope(task)])
-        self.post_node(m.Cancel(task, False, True))
+        self.resuming.cancel(m.Cancel(task, False, True))
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef]) -> bool:
         endpoint = self.endpoint

@@ -10,7 +10,7 @@ Protocol, lines on a Unix socket.
 From the supervisor ``daemon <incarnation>``; the answer is ``daemon <pid>``. That process is the supervisor's child,
 not ours: its parent here ends at once, and the supervisor is the subreaper.
 
-From the daemon ``attach`` first; the answers are ``started <worker> <pid>`` for each worker that lives, ``exited
+From the daemon ``attach`` first; the answers are ``started <worker> <pid> <environment>`` for each that lives, ``exited
 <worker> <status>`` for each that ended while there was no daemon or shortly before, ``attached <number>`` with the
 highest number that a worker's name has had, and ``ready``. From then on ``fork <worker> <inbox of the node>
 <environment>`` in, ``started`` and ``exited`` out. The status is as ``os.waitstatus_to_exitcode`` gives it
@@ -79,6 +79,8 @@ class _Zygote:
         self._listener = listener
         self._libc = ctypes.CDLL(None)
         self._workers: dict[int, str] = {}
+        self._environments: dict[str, str] = {}
+        """Of workers that have one."""
         self._ends: deque[str] = deque(maxlen=ENDS_REMEMBERED)
         self._highest = 0
         self._peers: list[_Peer] = []
@@ -128,7 +130,7 @@ class _Zygote:
     def _attach(self, peer: _Peer) -> None:
         self._daemon = peer
         for pid, worker in self._workers.items():
-            peer.tell(f"started {worker} {pid}")
+            peer.tell(f"started {worker} {pid} {self._environments.get(worker, '')}")
         for end in self._ends:
             peer.tell(end)
         peer.tell(f"attached {self._highest}")
@@ -140,6 +142,8 @@ class _Zygote:
         pid = os.fork()
         if pid:
             self._workers[pid] = worker
+            if environment:
+                self._environments[worker] = environment
             peer.tell(f"started {worker} {pid}")
             return
         code = 1
@@ -164,11 +168,12 @@ class _Zygote:
             return
         code = 1
         try:
+            between = os.getpid()
             pid = os.fork()
             if pid:
                 peer.tell(f"daemon {pid}")
                 os._exit(0)
-            while os.getppid() != supervisor:  # the one between ends in a moment
+            while os.getppid() == between:  # which ends in a moment
                 os.sched_yield()
             self._libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != supervisor:
@@ -206,6 +211,7 @@ class _Zygote:
                 return
             worker = self._workers.pop(pid, None)
             if worker is not None:
+                self._environments.pop(worker, None)
                 end = f"exited {worker} {os.waitstatus_to_exitcode(status)}"
                 self._ends.append(end)
                 if self._daemon is not None:

@@ -63,7 +63,7 @@ def test_what_a_receiver_took_with_it_goes_to_its_successor_in_order(boxes):
     with ExitStack() as second:
         successor = Node(boxes, second, "node-1")
         successor.box.hold_back("a")
-        sender.moved("node", "node-1", lambda *frames: m.Report("worker", 1, *frames, []))
+        sender.moved("node", "node-1", m.Report("worker", 1, []))
         sender.send("node", [text(40, SHORT)])
         (report,) = successor.report()
         assert (report.first, report.next) == (6, 40)

@@ -1,18 +1,22 @@
 """The daemon is killed at a chosen moment, with a frame lost or late: nothing is lost, and nothing is run twice."""
 
 import os
+import signal
 import time
 
+import numpy as np
 import pytest
 from crashing import note, noted
 from restarting import kill_daemon, nothing_is_left, without_daemon
-from waiting import start_engine, wait_for
+from waiting import is_gone, start_engine, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine import messages as m
+from rlflow.engine.control_store import StoreReader
+from rlflow.engine.exceptions import TaskCancelledError
 from rlflow.engine.node.daemon import ACKNOWLEDGE_EVERY
-from rlflow.engine.testing import delay, drop, inject
+from rlflow.engine.testing import delay, drop, inject, kill_at_message
 
 SUCCESSORS = "node.*"
 
@@ -65,3 +69,75 @@ def test_older_frames_of_the_driver_are_waited_for(restarted, tmp_path):
         wait_for(lambda: faults.happened() == [1], "they were submitted again")
         assert engine.get(noting.remote(tmp_path / "three")) == "three"
         assert [noted(tmp_path / name) for name in ("one", "two", "three")] == [1, 1, 1]
+
+
+def test_a_task_that_is_to_be_tried_again(restarted, tmp_path):
+    """Its first attempt was reported, and the report comes once more."""
+    @engine.remote(max_retries=1, retry_exceptions=True)
+    def at_second():
+        if note(tmp_path / "attempts") == 0:
+            raise ValueError("once more")
+        return "done"
+
+    with inject(kill_at_message(m.Execute, sender="node", nth=2)) as faults:
+        restarted()
+        assert engine.get(at_second.remote(), timeout=30) == "done"
+        assert faults.happened() == [1]
+        assert noted(tmp_path / "attempts") == 2
+
+
+def test_memory_that_became_free_as_the_daemon_died(restarted):
+    with inject(drop(m.FreeBlocks, sender="node")) as faults:
+        restarted()
+        put = engine.put(np.ones(100_000))
+        kept = engine.put(np.ones(100_000))
+        del put
+        api.current_backend().endpoint.flush()
+        wait_for(lambda: faults.happened() == [1], "the node frees it")
+        kill_daemon()
+        assert engine.get(kept).sum() == 100_000
+        wait_for(lambda: api.current_backend().storage.arena.blocks() == 1, "the block is free")
+
+
+def test_a_task_that_was_cancelled_as_the_daemon_died(restarted, tmp_path):
+    with inject(drop(m.CancelTask, sender="node")) as faults:
+        restarted()
+        endless = noting.remote(tmp_path / "endless", tmp_path / "never")
+        wait_for(lambda: noted(tmp_path / "endless"), "it runs")
+        engine.cancel(endless)
+        wait_for(lambda: faults.happened() == [1], "the node tells the worker")
+        kill_daemon()
+        with pytest.raises(TaskCancelledError):
+            engine.get(endless, timeout=30)
+
+
+@engine.remote
+def submits_and_ends(path):
+    """Its task waits for the slot that another one has."""
+    return os.getpid(), [noting.options(resources={"slot": 1}).remote(path)]
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["before", "meanwhile"])
+def test_what_a_dead_worker_had_submitted(restarted, tmp_path, seen):
+    """A worker dies before the daemon, or while there is none: its tasks are run, by whoever takes over."""
+    restarted(resources={"slot": 1})
+    holder = noting.options(resources={"slot": 1}).remote(tmp_path / "holder", tmp_path / "go")
+    wait_for(lambda: noted(tmp_path / "holder"), "the slot is taken")
+    pid, (ref,) = engine.get(submits_and_ends.remote(tmp_path / "submitted"))
+    if seen:
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: "died" in {event.kind for event in events()}, "the node knows")
+        kill_daemon()
+    else:
+        with without_daemon():
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: is_gone(pid), "the worker ends")
+    assert engine.get(noting.remote(tmp_path / "other"), timeout=30) == "other"
+    (tmp_path / "go").touch()
+    assert engine.get([holder, ref], timeout=30) == ["holder", "submitted"]
+    assert noted(tmp_path / "submitted") == 1
+
+
+def events():
+    with StoreReader(api.current_backend().session.store) as store:
+        return list(store.events())

@@ -20,13 +20,19 @@ def assignment(name, attempt=0):
 
 
 def report(unfinished=(), running=(), queued=(), role="worker", following=0):
-    return Report(role, 1, 0, following, [task(name) for name in unfinished], list(running), list(queued))
+    return Report(role, 1, [task(name) for name in unfinished], 0, following, list(running), list(queued))
 
 
-def put_together(reports, recorded=(), ended=(), finished=None, died_in=None, owners=None):
+def put_together(
+    reports, recorded=(), ended=(), finished=None, died_in=None, owners=None, orphans=(), attempts=None
+):
     specs = {task(name): spec(name, (owners or {}).get(name, "driver")) for name in recorded}
     done = {task(name): 0 for name in ended}
-    return standing(reports, finished or {}, died_in or {}, specs.get, lambda task_id: done.get(task_id, -1))
+    counted = {task(name): number for name, number in (attempts or {}).items()}
+    return standing(
+        reports, finished or {}, died_in or {}, [task(name) for name in orphans],
+        lambda task_id: counted.get(task_id, 0), specs.get, lambda task_id: done.get(task_id, -1),
+    )
 
 
 def names(parts):
@@ -83,6 +89,34 @@ def test_the_latest_attempt_counts():
     }, recorded=["twice"])
     assert not result.held["w1"]
     assert names(result.held["w2"]) == ["twice"]
+
+
+def test_what_speaks_of_an_older_attempt_is_out_of_date():
+    result = put_together({
+        "driver": report(["again", "there"], role="driver"),
+        "w1": report(running=[Running(assignment("again", 0))]),
+        "w2": report(running=[Running(assignment("there", 1))]),
+    }, recorded=["again", "there"], finished={"w1": [(task("again"), 0)]}, attempts={"again": 1, "there": 1})
+    assert names(result.held["w2"]) == ["there"] and not result.held["w1"]
+    assert result.lost == [task("again")]
+
+
+def test_what_a_dead_worker_had_reported_counts():
+    result = put_together(
+        {"driver": report(["done", "last"], role="driver")}, recorded=["done", "last"],
+        finished={"w1": [(task("done"), 0)]}, died_in={"w1": task("last")}, attempts={"last": 2},
+    )
+    assert [(part.task, part.attempt) for part in result.held["w1"]] == [(task("done"), 0), (task("last"), 2)]
+    assert not result.lost
+
+
+def test_tasks_whose_owner_died_are_not_forgotten():
+    result = put_together(
+        {"driver": report([], role="driver"), "w1": report(running=[Running(assignment("runs"))])},
+        recorded=["runs", "queued", "ended"], ended=["ended"], orphans=["runs", "queued", "ended", "unheard of"],
+    )
+    assert names(result.held["w1"]) == ["runs"]
+    assert result.lost == [task("queued")]
 
 
 def test_a_dead_worker_has_the_task_that_it_was_in():
