@@ -145,7 +145,7 @@ def tasks(
     from rich.console import Console
 
     from .run_folder import find_run
-    from .task_history import flushed_tasks, history_as_json, print_history, read_history
+    from .task_history import flushed_tasks, history_as_json, print_history, read_history, read_incidents
 
     folder = find_run(run)
     recorded = read_history(folder)
@@ -155,7 +155,8 @@ def tasks(
         typer.echo(history_as_json(chosen))
     else:
         what = "failed tasks" if failed else "tasks"
-        print_history(Console(highlight=False), recorded, chosen, what, flushed_tasks(folder))
+        console = Console(highlight=False)
+        print_history(console, recorded, chosen, what, flushed_tasks(folder), read_incidents(folder))
 
 
 @app.command()

@@ -62,7 +62,7 @@ def read_actors(folder: RunFolder) -> list[ActorHistory]:
             if event.kind == "actor restarted":
                 restarts[event.subject] += 1
             elif event.kind == "actor died":
-                ends[event.subject] = event.detail
+                ends[event.subject] = _reason(event.detail)
     created.sort(key=lambda task: task.submitted)
     return [
         ActorHistory(
@@ -72,6 +72,12 @@ def read_actors(folder: RunFolder) -> list[ActorHistory]:
         )
         for task in created
     ]  # fmt: skip
+
+
+def _reason(death: str) -> str:
+    """What is left of ``actor Learner (3f09…) is dead: it was killed``, in a row that says the rest."""
+    first, _, rest = death.partition(" is dead: ")
+    return rest if rest and first.startswith("actor ") else death
 
 
 def _state(creation: TaskHistory, ended: bool) -> str:
@@ -90,7 +96,8 @@ def print_actors(console: Console, actors: list[ActorHistory]) -> None:
     for actor in actors:
         state = Text(actor.state, "" if actor.state == "started" else "yellow")
         if actor.detail:
-            state.append(f": {actor.detail}", "default")
+            first, _, more = actor.detail.partition("\n")
+            state.append(f": {first}{' …' if more else ''}", "default")
         table.add_row(
             short_id(actor.actor_id), actor.name, actor.worker or "–", f"{actor.calls:,}", str(actor.restarts), state
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -71,6 +71,32 @@ def read_history(folder: RunFolder) -> list[TaskHistory]:
         return sorted(reader.tasks(), key=lambda task: task.submitted)
 
 
+@dataclass
+class Incidents:
+    """What went wrong in a run and was survived, or was only reported."""
+
+    retries: dict[str, list[str]]
+    """Why a task (or actor) had to begin again, each time, by its id."""
+    hung: list[str]
+    """Workers that did not answer, or were in a task for unusually long; without their stacks."""
+
+
+def read_incidents(folder: RunFolder) -> Incidents:
+    """From the audit log.
+
+    Raises:
+        InputError: the run has no control store.
+    """
+    found = Incidents(defaultdict(list), [])
+    with opened_store(folder) as reader:
+        for event in reader.events():
+            if event.kind in ("retried", "actor restarted"):
+                found.retries[event.subject].append(event.detail.partition("\n")[0])
+            elif event.kind in ("hung", "overdue"):
+                found.hung.append(event.detail.partition("\n")[0].removesuffix(" Its stacks:"))
+    return found
+
+
 def flushed_tasks(folder: RunFolder) -> int:
     """How many tasks the store no longer has, because it had reached its limit.
 
@@ -95,11 +121,12 @@ def total_by_function(tasks: Iterable[TaskHistory]) -> list[FunctionTotal]:
 
 
 def print_history(
-    console: Console, all_tasks: list[TaskHistory], shown: list[TaskHistory], what: str, flushed: int
+    console: Console, all_tasks: list[TaskHistory], shown: list[TaskHistory], what: str, flushed: int,
+    incidents: Incidents,
 ) -> None:
     """The tasks in ``shown``, then totals over ``all_tasks``; ``flushed`` older ones are not recorded any more."""
     if shown:
-        console.print(_task_table(shown))
+        console.print(_task_table(shown, incidents.retries))
     else:
         console.print(Text(f"no {what}"))
     console.print(Text(f"{len(shown):,} of {len(all_tasks):,} tasks and calls shown", "dim"))
@@ -107,12 +134,14 @@ def print_history(
         console.print(Text(
             f"history was cut: {flushed:,} older ones were dropped when the store reached engine.store_limit", "yellow"
         ))
+    for report in incidents.hung:
+        console.print(Text(report, "yellow"))
     if all_tasks:
         console.print()
         console.print(_total_table(total_by_function(all_tasks)))
 
 
-def _task_table(tasks: list[TaskHistory]) -> Table:
+def _task_table(tasks: list[TaskHistory], retries: Mapping[str, list[str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("task", no_wrap=True)
     table.add_column("function", overflow="fold")
@@ -124,6 +153,8 @@ def _task_table(tasks: list[TaskHistory]) -> Table:
         outcome = Text(task.outcome, OUTCOME_STYLES.get(task.outcome, ""))
         if task.error:
             outcome.append(f": {task.error}", "default")
+        if task.task_id in retries:
+            outcome.append(f"; before: {'; '.join(retries[task.task_id])}", "default")
         table.add_row(
             short_id(task.task_id),
             task.function,
