@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lmdb
 import msgspec
+import numpy as np
 import pytest
 from crashing import note, noted
 from recovering import Ledger, kill, replayed
@@ -14,8 +15,10 @@ from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine import messages as m
 from rlflow.engine.control_store import ControlStore, StoreReader
+from rlflow.engine.exceptions import ObjectLostError
 from rlflow.engine.history import IDS_PER_RECORD
 from rlflow.engine.ids import object_id, task_id
+from rlflow.engine.testing import lose
 
 LIMIT = 1 << 20
 
@@ -188,3 +191,40 @@ def test_what_a_replay_needs_is_never_history(tmp_path):
     assert noted(tmp_path / "doubled") == len(engine.get(ledger.all.remote())) == 101
     del doubler, ledger
     engine.shutdown()
+
+
+@engine.remote
+def ones(padding):
+    return np.ones(2000)
+
+
+@engine.remote
+def double(array):
+    return 2 * array
+
+
+def test_lineage_of_what_lives_stays_while_there_is_room_and_its_loss_is_told(tmp_path):
+    """The specs behind living objects are kept, up to twice the limit; then the oldest go, and the error says so."""
+    start_engine(store_limit=1 << 19)
+    padding = bytes(1500)
+    refs = [double.remote(ones.remote(padding)) for _ in range(100)]
+    engine.wait(refs, num_returns=len(refs))
+    engine.get([echo.remote(i) for i in range(5000)])
+    wait_for(lambda: store_flushed() > 1000, "history is cut")
+    lose(refs)
+    assert engine.get(refs[0]).sum() == 4000
+    refs += [double.remote(ones.remote(padding)) for _ in range(1500)]
+    engine.wait(refs, num_returns=len(refs))
+    before = store_flushed()
+    engine.get([echo.remote(padding) for _ in range(3000)])
+    wait_for(lambda: store_flushed() > before + 1000, "history is cut again")
+    lose(refs)
+    with pytest.raises(ObjectLostError, match=r"needs ObjectRef.*store_limit"):
+        engine.get(refs[1])
+    del refs
+    engine.shutdown()
+
+
+def store_flushed():
+    with StoreReader(api.current_backend().session.store) as reader:
+        return reader.flushed()
