@@ -35,7 +35,7 @@ class History:
         self.needed: Callable[[bytes], bool] = lambda task: False
         """Whether something live needs what is recorded under a task id."""
         self.overfull = False
-        """It was twice as large as it should be when it was last looked at."""
+        """It is twice as large as it should be, and of the oldest that were looked at last less went than came in."""
         self._tables = tables
         with env.begin() as txn:
             cursor = txn.cursor(tables["ages"])
@@ -51,8 +51,8 @@ class History:
         number, flushed = self._next, self.flushed
         if len(young) >= IDS_PER_RECORD * TASK_BYTES or (all_of_it and young):
             used = self._used(txn)
-            self.overfull = used > 2 * self.limit
             kept, deleted = self._cut(txn) if used > self.limit else (b"", 0)
+            self.overfull = used > 2 * self.limit and deleted < IDS_PER_RECORD
             txn.put(number.to_bytes(8, "big"), young + kept, db=self._tables["ages"], append=True)
             if deleted:
                 flushed += deleted

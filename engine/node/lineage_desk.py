@@ -38,7 +38,7 @@ class LineageDesk:
     def needs(self, task: bytes) -> bool:
         """Whether the control store is to keep what it has of a task, so that something can be made again.
 
-        What lives comes first: the rest is kept as long as the store is not twice as large as it should be.
+        What lives comes first: the rest is kept unless the store is twice as large as it should be because of it.
         """
         return self.ancestry.needs(task) and not self._node.store.history.overfull
 
