@@ -29,8 +29,8 @@ class LineageDesk:
     def __init__(self, node: Daemon) -> None:
         self._node = node
         self.ancestry = Ancestry(self._lives)
-        self._copying: dict[bytes, str] = {}
-        """Objects of which copies are being made, with the process that does."""
+        self._copying: dict[bytes, tuple[str, m.Shm]] = {}
+        """Objects of which copies are being made: the process that does, and what it copies."""
 
     def _lives(self, task: bytes) -> bool:
         return task in self._node.objects.directory.producers or task in self._node.tasks.tasks
@@ -116,29 +116,35 @@ class LineageDesk:
         """Has copies made of what a task made, as far as it lives."""
         directory = self._node.objects.directory
         living = {oid: value for oid, value in values.items() if directory.known(oid) == value}
-        if not living or any(owner_of(value.segment) not in self._node.roles for value in living.values()):
-            return  # the next one of the line will be copied in its stead
+        if not living:
+            return
         self.ancestry.copying(task, living)
         for oid, value in living.items():
             directory.hold(oid, COPYING, 1)
-            process = self._copying[oid] = owner_of(value.segment)
+            process = owner_of(value.segment)
+            if process not in self._node.roles:
+                process = self._node.session.driver
+            self._copying[oid] = process, value
             self._node.post(process, m.Copy(oid, value))
 
     def on_copied(self, sender: str, message: m.Copied) -> None:
         oid, copy = message.object_id, message.copy
-        mine = self._copying.pop(oid, None) is not None
+        mine = self._copying.pop(oid, None)
+        directory = self._node.objects.directory
+        wanted = mine is not None
+        if mine is not None and sender != owner_of(mine[1].segment) and directory.known(oid) != mine[1]:
+            wanted = False  # it moved meanwhile; only its maker frees the old block after it has copied it
         if copy is not None:
-            segments = self._node.objects.directory.segments
-            segments[copy.segment] += 1
-            wanted, others = self.ancestry.copied(oid, copy) if mine else (False, [])
+            directory.segments[copy.segment] += 1
+            wanted, others = self.ancestry.copied(oid, copy) if wanted else (False, [])
             self._drop(others if wanted else [(oid, copy)])
-        elif mine:
-            self.ancestry.not_copied(oid)
-        if mine:
-            self._node.objects.free(self._node.objects.directory.hold(oid, COPYING, -1))
+        if mine is not None:
+            if copy is None or not wanted:
+                self.ancestry.not_copied(oid)
+            self._node.objects.free(directory.hold(oid, COPYING, -1))
 
     def process_ended(self, process: str) -> None:
-        for oid, copier in list(self._copying.items()):
+        for oid, (copier, _) in list(self._copying.items()):
             if copier == process:
                 self.on_copied(process, m.Copied(oid, None))
 

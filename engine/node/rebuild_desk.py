@@ -15,7 +15,6 @@ outcome that is recorded has all results, each from the attempt whose memory liv
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -40,7 +39,7 @@ class RebuildDesk:
 
     def __init__(self, node: Daemon) -> None:
         self._node = node
-        self._folders = Folders(Path(node.session.shm), Path(node.session.spill))
+        self._folders = Folders.of(node.session)
         self._needed: dict[bytes, list[bytes]] = {}
         """By task that is run again: the objects it holds meanwhile."""
         self._puts: dict[bytes, set[bytes]] = {}

@@ -152,6 +152,9 @@ class Arena:
                         whole = False
                     if not whole:
                         del segments[name]
+                        for block in [block for block in self._generation_of if block[0] == name]:
+                            del self._generation_of[block]
+                            self._unannounced.discard(block)
 
     def give_back(self) -> None:
         """Gives the pages of all free blocks to whoever needs them."""

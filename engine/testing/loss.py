@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from .. import api
 from ..messages import Shm
@@ -21,13 +20,16 @@ def lose(refs: ObjectRef | Sequence[ObjectRef]) -> list[str]:
         ValueError: an object is not there yet, is small, or the engine is the inline one: there is no memory to lose.
     """
     backend = api.current_backend()
-    names = []
+    segments: list[str] = []
     for ref in [refs] if isinstance(refs, ObjectRef) else refs:
         value = backend.entries_of((ref,))[0].value if isinstance(backend, ProcessBackend) else None
         if not isinstance(backend, ProcessBackend) or not isinstance(value, Shm):
             raise ValueError(f"{ref!r} has no memory of its own that could be lost (it is small, or not there yet)")
-        folders = Folders(Path(backend.session.shm), Path(backend.session.spill))
-        folders.path(value.segment).unlink(missing_ok=True)
-        backend.storage.reader.forget_segment(value.segment)
-        names.append(value.segment)
-    return names
+        where = backend.addresses.current(ref.binary(), value)  # it may have gone to disk, or be lost already
+        if isinstance(where, Shm) and where.segment not in segments:
+            segments.append(where.segment)
+    assert isinstance(backend, ProcessBackend)
+    for segment in segments:
+        Folders.of(backend.session).path(segment).unlink(missing_ok=True)
+        backend.storage.reader.forget_segment(segment)
+    return segments
