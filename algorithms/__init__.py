@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALGORITHMS", "RLError", "resolve"]
 
-ALGORITHMS = {"ppo": "rlflow.algorithms.ppo:PPO"}
+ALGORITHMS = {"es": "rlflow.algorithms.es:ES", "ppo": "rlflow.algorithms.ppo:PPO"}
 """Names a config may use → where the class is."""
 
 

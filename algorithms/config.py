@@ -15,6 +15,11 @@ class AlgorithmConfig(BaseModel):
     env: str = Field(description="gymnasium id of the environment: 'CartPole-v1', 'my_module:MyEnv-v0'")
     env_kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the environment")
     seed: int = Field(default=0, ge=0, description="seed of everything random in the run")
+
+
+class RolloutConfig(AlgorithmConfig):
+    """Of algorithms whose environments go on from one iteration to the next."""
+
     num_envs: int = Field(default=8, ge=1, description="environments stepped in parallel, over all groups")
     env_groups: int = Field(
         default=1, ge=1,
@@ -22,7 +27,7 @@ class AlgorithmConfig(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _groups_divide_envs(self) -> AlgorithmConfig:
+    def _groups_divide_envs(self) -> RolloutConfig:
         if self.num_envs % self.env_groups:
             raise ValueError(
                 f"num_envs ({self.num_envs}) must be a multiple of env_groups ({self.env_groups}): "

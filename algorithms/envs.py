@@ -186,6 +186,28 @@ class VectorStepper:
         except Exception as error:
             raise _env_error(error, self.env_id, "step", None, self.seed, actions) from error
 
+    def step_some(
+        self, actions: NDArray[Any], which: Bools, observations: Floats
+    ) -> tuple[Floats, NDArray[np.float64], Bools]:
+        """One step of some environments, of a vector that steps them one by one; none is reset.
+
+        Args:
+            which: [B].
+            observations: [B, O], returned for the others.
+
+        Returns:
+            observations [B, O], rewards [B], done [B].
+        """
+        assert isinstance(self.env, SyncVectorEnv)
+        observations = observations.copy()
+        rewards, done = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_)
+        envs = self.env.envs
+        for i in np.flatnonzero(which):
+            observation, rewards[i], terminated, truncated, _ = envs[i].step(actions[i])
+            observations[i] = np.asarray(observation, np.float32).reshape(-1)
+            done[i] = terminated or truncated
+        return observations, rewards, done
+
     def close(self) -> None:
         self.env.close()
 

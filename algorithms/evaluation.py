@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 import rlflow.engine as engine
 
 from .envs import VectorStepper
-from .policies.actor_critic import BoundActorCritic, MlpActorCritic
 from .policies.mlp import Floats
 from .seeding import Role, generator, integers
 
 EPISODES_PER_TASK = 10
 """Fixed, so that the episodes do not depend on the number of workers."""
+
+
+class Actor(Protocol):
+    """A policy with its weights."""
+
+    def act(self, observations: Floats, random: np.random.Generator | None) -> Any:
+        """[N, O] → N actions for the environment: the most likely ones, or drawn with ``random``."""
+
+
+class Policy(Protocol):
+    """The shape of a policy, without weights."""
+
+    def bind(self, weights: Any) -> Actor: ...
 
 
 @dataclass(frozen=True)
@@ -32,8 +44,8 @@ class Evaluation:
 
 
 def play_episodes(
-    env: str, env_kwargs: Mapping[str, Any], policy: MlpActorCritic, weights: Floats, episodes: int,
-    seed: int, chunk: int, deterministic: bool,
+    env: str, env_kwargs: Mapping[str, Any], policy: Policy, weights: Any, episodes: int, seed: int, chunk: int,
+    deterministic: bool,
 ) -> tuple[list[float], list[int]]:
     """The first episode of each of ``episodes`` environments stepped together → (returns, lengths).
 
@@ -41,19 +53,13 @@ def play_episodes(
     """
     stepper = VectorStepper(env, env_kwargs, episodes, first_index=chunk * EPISODES_PER_TASK)
     try:
-        bound = BoundActorCritic(policy, weights)
-        head = bound.head
-        random = generator(seed, Role.EVALUATION_ACTIONS, chunk)
+        bound = policy.bind(weights)
+        random = None if deterministic else generator(seed, Role.EVALUATION_ACTIONS, chunk)
         observations = stepper.reset(integers(seed, Role.EVALUATION_ENVS, chunk, 0, episodes))
         returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
         running = np.ones(episodes, np.bool_)
         while running.any():
-            outputs = bound.policy.forward(observations)
-            if deterministic:
-                actions = head.mode(outputs)
-            else:
-                actions = head.sample(outputs, bound.log_std, head.noise(random, (episodes,)))
-            observations, rewards, terminated, truncated, _ = stepper.step(head.to_env(actions))
+            observations, rewards, terminated, truncated, _ = stepper.step(bound.act(observations, random))
             returns[running] += rewards[running]
             lengths += running
             running &= ~(terminated | truncated)
@@ -63,10 +69,11 @@ def play_episodes(
 
 
 def evaluate(
-    env: str, env_kwargs: Mapping[str, Any], policy: MlpActorCritic, weights: Any, episodes: int,
+    env: str, env_kwargs: Mapping[str, Any], policy: Policy, weights: Any, episodes: int,
     seed: int, deterministic: bool = True,
 ) -> Evaluation:
-    """``episodes`` whole episodes, :data:`EPISODES_PER_TASK` to a task; ``weights``: a ref or a flat vector.
+    """``episodes`` whole episodes, :data:`EPISODES_PER_TASK` to a task; ``weights``: what the policy
+    takes, or a ref to it.
 
     Raises:
         EnvStepError: an environment raised (as the cause of the engine's TaskError).

@@ -22,7 +22,7 @@ import rlflow.engine as engine
 
 from .advantages import flatten
 from .base import Algorithm
-from .config import AlgorithmConfig
+from .config import AlgorithmConfig, RolloutConfig
 from .envs import spaces_of
 from .errors import StateError, TrainingDivergedError
 from .evaluation import Evaluation, evaluate
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # torch is imported by the learner's process only
     from .learner import Outputs
 
 
-class PPOConfig(AlgorithmConfig):
+class PPOConfig(RolloutConfig):
     """Hyperparameters; the defaults are the customary ones, for 8 environments."""
 
     rollout_length: int = Field(default=256, ge=1, description="T, steps of each environment an iteration")

@@ -20,6 +20,8 @@ class Role(IntEnum):
     MINIBATCHES = 3
     EVALUATION_ENVS = 4
     EVALUATION_ACTIONS = 5
+    NOISE_TABLE = 6
+    NOISE = 7
 
 
 def generator(seed: int, role: Role, group: int = 0, iteration: int = 0) -> np.random.Generator:

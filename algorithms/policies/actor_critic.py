@@ -63,6 +63,10 @@ class MlpActorCritic:
         value_end = policy_end + self.value_spec.num_parameters
         return flat[:policy_end], flat[policy_end:value_end], flat[value_end:]
 
+    def bind(self, weights: Floats) -> BoundActorCritic:
+        """With parameters [num_parameters]."""
+        return BoundActorCritic(self, weights)
+
 
 class BoundActorCritic:
     """An :class:`MlpActorCritic` with parameters (and a gradient, to be trained), all views of flat vectors.
@@ -82,3 +86,10 @@ class BoundActorCritic:
         self.value = Mlp(shape.value_spec, value, gradients[1])
         self.log_std = log_std if shape.head.has_log_std else None
         self.log_std_gradient = gradients[2] if shape.head.has_log_std else None
+
+    def act(self, observations: Floats, random: np.random.Generator | None) -> Any:
+        """[N, O] → N actions for the environment: the most likely ones, or drawn with ``random``."""
+        outputs = self.policy.forward(observations)
+        if random is None:
+            return self.head.to_env(self.head.mode(outputs))
+        return self.head.to_env(self.head.sample(outputs, self.log_std, self.head.noise(random, (len(outputs),))))

@@ -1,0 +1,77 @@
+"""Observations brought to zero mean and unit variance, by statistics that are frozen while they are used.
+
+The statistics travel with the weights: a rollout or an episode is played with those of the last iteration, and gives
+back the moments of what it has seen. These are merged in a fixed order, so that the numbers do not depend on which
+worker saw what. What a policy trains on is what it acted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .policies.mlp import Floats
+
+CLIP = 10.0
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Moments:
+    """How many observations there were, their mean and their summed squared deviations from it."""
+
+    count: int
+    mean: NDArray[np.float64]
+    """[O]"""
+    squares: NDArray[np.float64]
+    """[O], Σ (x − mean)²."""
+
+    @classmethod
+    def none(cls, size: int) -> Moments:
+        return cls(0, np.zeros(size), np.zeros(size))
+
+    @classmethod
+    def of(cls, observations: NDArray[Any]) -> Moments:
+        """Of [N, O]."""
+        wide = observations.astype(np.float64)
+        if not len(wide):
+            return cls.none(wide.shape[1])
+        mean = wide.mean(axis=0)
+        return cls(len(wide), mean, np.square(wide - mean).sum(axis=0))
+
+    def merged(self, others: Iterable[Moments]) -> Moments:
+        """With those of others, in their order (Chan et al. 1983, "Algorithms for computing the sample variance")."""
+        count, mean, squares = self.count, self.mean, self.squares
+        for other in others:
+            total = count + other.count
+            if not other.count:
+                continue
+            apart = other.mean - mean
+            mean = mean + apart * (other.count / total)
+            squares = squares + other.squares + np.square(apart) * (count * other.count / total)
+            count = total
+        return Moments(count, mean, squares)
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+
+
+class Normaliser:
+    """What the moments do to observations; before there are two observations, nothing."""
+
+    def __init__(self, moments: Moments) -> None:
+        self.mean = np.zeros(len(moments.mean), np.float32)
+        self.scale = np.ones(len(moments.mean), np.float32)
+        if moments.count > 1:
+            self.mean = moments.mean.astype(np.float32)
+            self.scale = (1.0 / np.sqrt(moments.squares / moments.count + EPSILON)).astype(np.float32)
+
+    def __call__(self, observations: Floats) -> Floats:
+        """[..., O] → [..., O], within ±10."""
+        centred = observations - self.mean
+        centred *= self.scale
+        return np.clip(centred, -CLIP, CLIP, out=centred)

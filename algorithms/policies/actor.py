@@ -1,0 +1,56 @@
+"""A policy network alone, for algorithms that need no values: observations in, actions out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from ..normalization import Moments, Normaliser
+from .heads import Head, head_for, observation_size
+from .mlp import Activation, Floats, Mlp, MlpSpec
+
+
+class MlpActor:
+    """The shape of a policy; holds no parameters, travels to workers.
+
+    Args:
+        observation_space: of one environment; flattened.
+        action_space: of one environment.
+        hidden: sizes of hidden layers; none is a linear policy.
+        activation: after each hidden layer.
+
+    Raises:
+        UnsupportedSpaceError: a space this policy cannot work with.
+    """
+
+    def __init__(
+        self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], *,
+        hidden: tuple[int, ...] = (64, 64), activation: Activation = "tanh",
+    ) -> None:
+        self.observation_size = observation_size(observation_space)
+        self.head: Head = head_for(action_space)
+        self.network = MlpSpec((self.observation_size, *hidden, self.head.num_outputs), activation)
+
+    def initial_parameters(self, rng: np.random.Generator) -> Floats:
+        """[num_parameters]: orthogonal, last gain 0.01."""
+        return self.network.initialise(rng, output_gain=0.01)
+
+    def bind(self, weights: tuple[Floats, Moments]) -> BoundActor:
+        """With parameters [num_parameters] and the moments of observations."""
+        return BoundActor(self, *weights)
+
+
+class BoundActor:
+    """An :class:`MlpActor` that can act."""
+
+    def __init__(self, shape: MlpActor, parameters: Floats, moments: Moments) -> None:
+        self._head = shape.head
+        self._network = Mlp(shape.network, parameters)
+        self._normalise = Normaliser(moments)
+
+    def act(self, observations: Floats, random: np.random.Generator | None) -> Any:
+        """[N, O] → actions for the environment; there is no noise on them, whether ``random`` is given or not."""
+        del random
+        return self._head.to_env(self._head.mode(self._network.forward(self._normalise(observations))))
