@@ -93,6 +93,8 @@ class Mailbox(Generic[F]):
         self._early: dict[str, dict[int, F]] = {}
         """Frames that overtook others, by sender and number."""
         self._ended = Departed()
+        self.queued: Callable[[str, int], None] = lambda peer, size: None
+        """Called for frames that were left to ZeroMQ, which keeps them as long as the receiver does not read."""
         self._fenced: set[str] = set()
         if FAULTS in os.environ:
             from .testing.faults import arm
@@ -128,6 +130,7 @@ class Mailbox(Generic[F]):
             self._lane.send(self._lanes[peer], data) or (patience and self._finds_room(peer, data, patience))
         ):
             self._socket(peer).send(data)
+            self.queued(peer, len(data))
 
     def _finds_room(self, peer: str, data: bytes, patience: float) -> bool:
         """Whether the receiver takes something out of its lane within that time, so that the frame goes there."""

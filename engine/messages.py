@@ -402,7 +402,7 @@ class Recalled(Wire, tag="recalled"):
 
 
 class Pong(Wire, tag="pong"):
-    """Answer to :class:`Ping`."""
+    """Answer to :class:`Ping`, to the node or an actor."""
 
 
 class Ask(Wire, tag="ask"):
@@ -662,7 +662,7 @@ class Exit(Wire, tag="exit"):
 ToProcess: TypeAlias = (
     Welcome | Resume | Recover | Execute | Devices | KnownCalls | Revoke | CancelTask | CancelCall | CancelOwn
     | CancelMade | Results | Resolved | Call | ActorState | ActorFound | ActorNames | WorkerDied | Reconciled | Recall
-    | Acknowledged | Ping | Publish | FreeBlocks | Copy | LookAfterMemory | GiveRoom | WhoReads | Spill | Answer
+    | Acknowledged | Ping | Pong | Publish | FreeBlocks | Copy | LookAfterMemory | GiveRoom | WhoReads | Spill | Answer
     | AskWhy | Because | Warning | Print | Exit
 )
 

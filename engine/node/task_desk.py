@@ -14,10 +14,10 @@ from .. import messages as m
 from ..exceptions import EngineError
 from ..ids import TASK_BYTES, object_id
 from ..options import UNITS
+from ..owners import Owners
 from ..serialization import dump_engine_error
 from .doubts import Doubt, Doubts
 from .leases import GONE
-from .owners import Owners
 from .payload import Payload
 from .scheduler import Task
 
@@ -46,7 +46,7 @@ class TaskDesk:
         """All that have not ended, actor creations included."""
         self.batches = 0
         """Of tasks that have arrived so far."""
-        self.owners = Owners()
+        self.owners: Owners[Task] = Owners()
         self._doubts = Doubts()
         self._functions: dict[bytes, None] = {}
         """Those that were stored, the last one last; of one that was forgotten here the same is stored once more."""

@@ -208,6 +208,10 @@ class Endpoint:
             self._out.pop(peer, None)
             self._mail.forget(peer)
 
+    def count_queued(self, count: Callable[[str, int], None]) -> None:
+        """Has ``count(peer, bytes)`` called for what the peer's lane had no room for, by the thread that sends."""
+        self._mail.queued = count
+
     def peers(self) -> set[str]:
         """Processes that this one has had to do with, the node apart."""
         return self._mail.peers() - {m.NODE, self._node_inbox}

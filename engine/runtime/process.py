@@ -98,6 +98,7 @@ class ProcessBackend:
         self.report_work: Callable[[m.Report], None] = lambda report: None
         """Adds to the report for a new node what this process is doing."""
         self.unfinished = Unfinished()
+        self.on_peer_ended: Callable[[str], None] = lambda peer: None
         self.actor_class: type | None = None
         """Of the actor that this process is."""
         self.welcome = False
@@ -109,7 +110,7 @@ class ProcessBackend:
             m.Results: self._on_results,
             m.Resolved: lambda _, message: self.objects.arrived(message.object_id, message.value),
             m.Acknowledged: lambda _, message: self.endpoint.unacknowledged.acknowledged(message.frame),
-            m.Ping: lambda *_: self.post_node(m.Pong()),
+            m.Ping: lambda sender, _: self.endpoint.post(sender.partition(".")[0], m.Pong()),
             m.CancelOwn: self.calls.on_cancel_own,
             m.CancelMade: self.calls.on_cancel_made,
             m.Publish: lambda _, message: self.objects.publish(message.object_id),
@@ -382,6 +383,7 @@ class ProcessBackend:
     def peer_ended(self, peer: str) -> None:
         """A process is gone, and will send nothing more."""
         self.endpoint.ended(peer)
+        self.on_peer_ended(peer)
         self.storage.reader.forget(peer)
 
     def _on_worker_died(self, sender: str, message: m.WorkerDied) -> None:

@@ -22,6 +22,7 @@ from ..runtime.endpoint import Endpoint
 from ..runtime.scope import current_scope
 from .attempt import REPORT_SECONDS, Attempt, node_first
 from .backend import WorkerBackend
+from .callers import Answered, Callers
 from .cancellation import Request
 from .concurrency import ConcurrentCalls, concurrent_calls
 from .recovery import Recovery
@@ -52,11 +53,13 @@ class ActorHost:
         """The actor wanted to end: what still comes is not run."""
         self._recovery: Recovery | None = None
         self._repeats = Repeats(backend, self.log_calls)
+        self.callers = Callers(backend.endpoint, self._released)
         self.handlers: dict[type, Callable[[str, Any], None]] = {
             m.Call: self._on_call,
             m.CancelCall: self._on_cancel_call,
             m.Recover: self._on_recover,
             m.KnownCalls: self._repeats.on_known,
+            m.Pong: lambda caller, _: self.callers.answered(caller),
         }
 
     # ------------------------------------------------------------ for those that run calls
@@ -138,6 +141,8 @@ class ActorHost:
             self.id = backend.actor = None
         else:
             backend.actor_class = type(self._instance)
+            self.callers.watch()
+            backend.on_peer_ended = self.callers.ended
             if self._recovery is None:
                 self.concurrent = concurrent_calls(self, self._instance, spec.max_concurrency)
             else:
@@ -146,6 +151,15 @@ class ActorHost:
         if outcome.status != m.FINISHED:  # a worker like any other
             backend.running.pop()
         backend.endpoint.flush()
+
+    def _released(self, caller: str) -> None:
+        """Calls that were held back may run. Those that run one after the other are put in their place by the main
+        thread, or it might take a later one in this moment."""
+        if self.concurrent is None:
+            self._executor.queue.append(Answered(caller))
+        else:
+            for spec in self.callers.released(caller):
+                self.concurrent.accept(spec)
 
     def _replay(self, recovery: Recovery, attempt: int) -> int:
         """Runs the logged calls again; returns how many there were."""
@@ -170,9 +184,18 @@ class ActorHost:
 
     # ------------------------------------------------------------ calls
 
+    def take(self, item: m.Spec | Answered) -> None:
+        """What is next in the queue of an actor that runs one call at a time."""
+        if isinstance(item, m.Spec):
+            self.run_call(item)
+        else:
+            self._executor.queue.extendleft(reversed(self.callers.released(item.caller)))
+
     def run_call(self, spec: m.Spec) -> None:
         """Runs one call and reports it."""
         executor = self._executor
+        if self.callers.stalled and self.callers.holds_back(spec):
+            return
         if self.concurrent is None:
             if spec.parent_attempt and self._repeats.has_run(spec, executor.queue):
                 self._raw_calls.pop(spec.task, None)

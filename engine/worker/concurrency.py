@@ -176,6 +176,8 @@ class AsyncCalls:
         self._stop_if_done()
 
     def _start(self, spec: m.Spec) -> None:
+        if self._host.callers.holds_back(spec):
+            return
         if not inspect.iscoroutinefunction(getattr(self._actor, spec.method, None)):
             self._host.run_call(spec)
         elif len(self._running) < self._limit:

@@ -35,6 +35,7 @@ from ..runtime.scope import current_scope
 from .actor import ActorHost
 from .attempt import REPORT_SECONDS, Attempt, node_first
 from .backend import NO_TASK, WorkerBackend
+from .callers import Answered
 from .cancellation import Request
 from .threads import Threads
 
@@ -50,7 +51,7 @@ class Executor:
 
     def __init__(self, backend: WorkerBackend, description: str) -> None:
         self._backend = backend
-        self.queue: deque[m.Assignment | m.Spec] = deque()
+        self.queue: deque[m.Assignment | m.Spec | Answered] = deque()
         self.leaving = False
         """It is enough: what has begun is finished, nothing else is."""
         self.description = description
@@ -192,8 +193,8 @@ class Executor:
                 return
             if isinstance(item, m.Assignment):
                 running.append(m.Running(item))
-        if isinstance(item, m.Spec):
-            self._actor.run_call(item)
+        if not isinstance(item, m.Assignment):
+            self._actor.take(item)
             return
         spec = m.decode_spec(item.spec)
         below = backend.program_scope.task  # it is blocked, if there is one

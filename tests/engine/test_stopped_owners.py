@@ -1,5 +1,6 @@
 """An owner that does not take its results holds up its own tasks and no others, and no memory grows without bound."""
 
+import asyncio
 import os
 import signal
 import time
@@ -10,10 +11,9 @@ from scheduling import Feed
 from waiting import start_engine, wait_for
 
 from rlflow import engine
-from rlflow.engine import api
-from rlflow.engine.node import owners
+from rlflow.engine import api, owners
 from rlflow.engine.node.leases import GONE, Task
-from rlflow.engine.node.owners import Owners
+from rlflow.engine.owners import Owners
 
 LARGE = 8000
 """Bytes of a result that still travels in messages."""
@@ -78,6 +78,79 @@ def test_the_tasks_of_a_stopped_owner_that_dies_end(started, tmp_path):
     wait_for(stalled, "its tasks are held back")
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: api.current_backend().questions.census()["tasks"] == 0, "all its tasks end")
+
+
+class Producer:
+    """Makes nothing before the gate is open."""
+
+    def __init__(self, gate):
+        self.gate = gate
+        self.made = []
+
+    def make(self, number, size):
+        while not self.made and not self.gate.exists():
+            time.sleep(0.001)
+        self.made.append(number)
+        return bytes(size)
+
+    def count(self):
+        return len(self.made)
+
+    def in_order(self):
+        return self.made == sorted(self.made)
+
+
+class AsyncProducer(Producer):
+    async def make(self, number, size):
+        while not self.made and not self.gate.exists():
+            await asyncio.sleep(0.1)
+        self.made.append(number)
+        return bytes(size)
+
+
+@engine.remote
+class Caller:
+    def pid(self):
+        return os.getpid()
+
+    def call(self, producer, count, size):
+        self.refs = [producer.make.remote(i, size) for i in range(count)]
+
+    def check(self, size):
+        return all(len(value) == size for value in engine.get(self.refs))
+
+
+PRODUCERS = {
+    "one at a time": engine.remote(Producer), "threads": engine.remote(max_concurrency=3)(Producer),
+    "event loop": engine.remote(AsyncProducer),
+}
+
+
+@pytest.mark.parametrize(("how", "comes_back"), [*((how, True) for how in PRODUCERS), ("one at a time", False)])
+def test_a_stopped_caller_of_an_actor_stalls_itself_only(started, tmp_path, how, comes_back):
+    gate = tmp_path / "gate"
+    producer = PRODUCERS[how].remote(gate)
+    caller = Caller.remote()
+    pid = engine.get(caller.pid.remote())
+    engine.get(caller.call.remote(producer, ROUNDS, LARGE))
+    os.kill(pid, signal.SIGSTOP)
+    gate.touch()
+
+    def stands_still():
+        before = engine.get(producer.count.remote())
+        time.sleep(0.1)
+        return before and engine.get(producer.count.remote()) == before
+
+    try:
+        wait_for(stands_still, "its calls are held back")
+        made = engine.get(producer.count.remote())
+        assert owners.MAX_BYTES / 2 < made * LARGE < owners.MAX_BYTES * 1.5
+    finally:
+        os.kill(pid, signal.SIGCONT if comes_back else signal.SIGKILL)
+    if comes_back:
+        assert engine.get(caller.check.remote(LARGE))
+    wait_for(lambda: engine.get(producer.count.remote()) == ROUNDS, "all calls run")
+    assert how != "one at a time" or engine.get(producer.in_order.remote())
 
 
 def stopped_submitter(gate):
