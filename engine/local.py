@@ -19,6 +19,7 @@ from .options import UNITS, machine_resources
 from .runtime.process import ProcessBackend
 from .runtime.scope import TaskScope
 from .session import MARK, Session, create_session, kill_survivors, remove_session
+from .store.warming import warm_up
 from .timeline import trace_events
 
 START_SECONDS = 60.0
@@ -74,6 +75,7 @@ def start_local(
     except BaseException:
         backend.shutdown()
         raise
+    warm_up(backend.storage.arena, store_memory)
     return backend
 
 

@@ -50,6 +50,8 @@ class Arena:
         self._unannounced: set[tuple[str, int]] = set()
         """Those that the node has not been told of."""
         self._next_size = FIRST_SEGMENT
+        self._gave_back = False
+        """Somebody has lacked memory: none is taken ahead of need any more."""
         self._lock = threading.Lock()
 
     def write(self, value: Serialized, refs: list[bytes]) -> Shm | None:
@@ -156,9 +158,28 @@ class Arena:
                             del self._generation_of[block]
                             self._unannounced.discard(block)
 
+    def first_segment(self, size: int) -> MemorySegment | None:
+        """A segment of this size, for pages to be taken ahead of need; None when values have been written already."""
+        with self._lock:
+            return None if self._memory or self._gave_back else self._grow(size)
+
+    def take_pages(self, segment: MemorySegment, start: int, end: int) -> bool:
+        """Whether a part of the segment has pages now, and more may be taken.
+
+        The lock is not held meanwhile: whoever takes pages ahead of need may be kept waiting by everybody else.
+        """
+        if not segment.take_pages(start, end):
+            return False
+        with self._lock:
+            if self._gave_back or self._memory.get(segment.name) is not segment:
+                return False
+            segment.has_pages(start, end)
+            return True
+
     def give_back(self) -> None:
         """Gives the pages of all free blocks to whoever needs them."""
         with self._lock:
+            self._gave_back = True
             for segment in self._memory.values():
                 segment.give_back()
 

@@ -14,6 +14,7 @@ comes with the address of a block that has been freed, or used again, finds anot
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -32,6 +33,11 @@ GENERATION = struct.Struct("<Q")
 LARGEST_WRITE = 1 << 30
 """Linux writes no more than 2 GiB at a time."""
 
+POPULATE_WRITE = 23
+"""``MADV_POPULATE_WRITE``, which Python has no name for: pages that cannot be had are an error and no SIGBUS."""
+
+_madvise = ctypes.CDLL(None).madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _ON_DISK = "d"
 _PADDING = bytes(ALIGNMENT)
 
@@ -152,7 +158,17 @@ class MemorySegment(_Segment):
     def fill(self, offset: int, generation: int, parts: Sequence[memoryview]) -> None:
         """Writes a block that lacks pages. Raises OSError when there is no room; the block has to be freed then."""
         self._write_through(offset, generation, parts)
-        start, end = offset & -mmap.PAGESIZE, page_end(offset + block_size([part.nbytes for part in parts]))
+        end = page_end(offset + block_size([part.nbytes for part in parts]))
+        self.has_pages(offset & -mmap.PAGESIZE, end)
+
+    def take_pages(self, start: int, end: int) -> bool:
+        """Takes pages that no block needs yet; False when there are none to be had."""
+        first = ctypes.c_char.from_buffer(self._memory, start)
+        # other than mmap's own method this lets other threads run
+        return not _madvise(ctypes.addressof(first), end - start, POPULATE_WRITE)
+
+    def has_pages(self, start: int, end: int) -> None:
+        """They have been taken."""
         rest = [part for a, b in self._holes for part in ((a, min(b, start)), (max(a, end), b))]
         self._holes = [(a, b) for a, b in rest if a < b]
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waiting import wait_for
 
 from rlflow.engine.exceptions import ObjectLostError, ObjectStoreFullError
 from rlflow.engine.messages import Shm
@@ -22,6 +23,7 @@ from rlflow.engine.store.allocator import ALIGNMENT
 from rlflow.engine.store.arena import FIRST_SEGMENT, Arena
 from rlflow.engine.store.reader import SegmentReader
 from rlflow.engine.store.segment import Folders
+from rlflow.engine.store.warming import SHARE, warm_up
 
 CAPACITY = 16 << 20
 
@@ -340,3 +342,40 @@ def test_threads_get_blocks_of_their_own(arena):
     for thread in threads:
         thread.join()
     assert len({(block.segment, block.offset) for block in blocks}) == 200
+
+
+def test_pages_are_taken_ahead_of_need(arena, reader, folders):
+    warm_up(arena, SHARE * (8 << 20))
+    wait_for(lambda: taken(folders) == 8 << 20, "pages taken")
+    arena_thread_ends()
+    values = [np.full(1_000_000, i, np.uint8) for i in range(8)]
+    written = [write(arena, value) for value in values]
+    assert len({value.segment for value in written}) == 1
+    assert taken(folders) == 8 << 20, "and used"
+    assert all((reader.load(b"id", place) == value).all() for place, value in zip(written, values, strict=True))
+
+
+def test_pages_taken_ahead_of_need_are_given_back(arena, folders):
+    warm_up(arena, SHARE * (8 << 20))
+    wait_for(lambda: taken(folders) == 8 << 20, "pages taken")
+    arena_thread_ends()
+    arena.give_back()
+    assert taken(folders) == 0
+    segment = arena.first_segment(1 << 20)
+    assert segment is None, "no more is taken when somebody lacked memory"
+
+
+def test_values_are_written_while_pages_are_taken(arena, reader, folders):
+    warm_up(arena, SHARE * (12 << 20))
+    values = [np.full(500_000, i, np.uint8) for i in range(20)]
+    written = [write(arena, value) for value in values]
+    arena_thread_ends()
+    assert all((reader.load(b"id", place) == value).all() for place, value in zip(written, values, strict=True))
+
+
+def taken(folders: Folders) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folders.memory.iterdir())
+
+
+def arena_thread_ends() -> None:
+    wait_for(lambda: not any(thread.name == "rlflow-pages" for thread in threading.enumerate()), "the thread ends")
