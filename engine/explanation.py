@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from . import messages as m
 from .exceptions import TaskError
+from .ids import task_of
 from .options import UNITS
 from .serialization import load_error
+from .store.segment import is_on_disk
 
 READY, FAILED, RUNNING, QUEUED, WAITING, NEVER, UNKNOWN = (
     "ready", "failed", "running", "queued", "waiting", "never", "unknown",
@@ -91,3 +94,12 @@ def error_line(error: bytes) -> str:
 def _line(error: BaseException) -> str:
     text = first_line(str(error))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def where(oid: bytes, value: m.Inline | m.Shm) -> str:
+    """Where an object that exists is."""
+    name = short(task_of(oid))
+    if isinstance(value, m.Inline):
+        return f"{name} is there: {size(len(value.data) + sum(map(len, value.buffers)))}, in memory"
+    place = "on disk" if is_on_disk(value.segment) else "in shared memory"
+    return f"{name} is there: {size(sum(value.sizes))}, {place} (segment {value.segment})"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .. import messages as m
-from ..explanation import FAILED, NEVER, QUEUED, READY, RUNNING, WAITING, amount, amounts, first_line, short
+from ..explanation import FAILED, NEVER, QUEUED, READY, RUNNING, WAITING, amount, amounts, first_line, short, where
 from ..ids import object_id, task_of
 from .leases import ASSIGNED, Lease, Task, Worker
 from .leases import QUEUED as IN_QUEUE
@@ -36,12 +36,17 @@ class WhyDesk:
         task = self._node.tasks.tasks.get(task_id)
         if task is not None:
             return self._unfinished(task)
+        directory = self._node.objects.directory  # not the desk: it would have what was lost made again
+        if directory.is_lost(oid):
+            return m.Reason(WAITING, f"{short(task_id)} was there and is lost; it is made again when somebody needs it")
         outcome = self._node.store.outcome(task_id)
+        value = directory.known(oid)
+        if value is not None and not isinstance(value, m.Failed):
+            by = "" if outcome is None else f", made on {outcome.worker}{self._before(task_id, outcome.attempt)}"
+            return m.Reason(READY, where(oid, value) + by)
         if outcome is not None:
             return self._ended(outcome)
-        if self._node.objects.value(oid) is not None:
-            return m.Reason(READY, f"{short(task_id)} is on its way here")
-        owner = self._node.objects.directory.owner(oid)
+        owner = directory.owner(oid)
         return m.Reason(WAITING, f"{short(task_id)} is {owner}'s", owner) if owner else None
 
     # ------------------------------------------------------------ what has not ended

@@ -1,8 +1,9 @@
 """Asking one process after the other why an object is not there (see ``explanation.py``).
 
-What is known here is taken first: a value that has come, a call that waits here. For the rest the node is asked, which
-names the process that knows more. Every question has a time limit, and all together have one: an explanation that a
-hung process holds up would be of no use, and ``get`` asks for one when its own time is up.
+What is known here is taken first: a small value that has come, a call that waits here. For the rest the node is asked,
+which knows where a large value is now, or names the process that knows more. Every question has a time limit, and all
+together have one: an explanation that a hung process holds up would be of no use, and ``get`` asks for one when its
+own time is up.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .. import messages as m
-from ..explanation import FAILED, READY, UNKNOWN, Explanation, error_line, short, size
+from ..explanation import FAILED, READY, UNKNOWN, Explanation, error_line, short, where
 from ..ids import task_of
-from ..store.segment import is_on_disk
 
 if TYPE_CHECKING:
     from .process import ProcessBackend
@@ -64,15 +64,19 @@ class _Search:
         value = None if entry is None else entry.value
         if isinstance(value, m.Failed):
             return self._failed(oid, value)
-        if value is not None:
+        if isinstance(value, m.Inline):
             return Explanation(READY, where(oid, value))
         reason = self._own(oid)
         if reason is None:
             answered, reason = self._ask(m.NODE, oid, self._remaining())
+        if reason is None and value is not None:
+            return Explanation(READY, where(oid, value))
         if reason is None:
             about = "nothing is known of it; it may have been freed" if answered else "the node did not answer in time"
             return Explanation(UNKNOWN, f"{short(task_of(oid))}: {about}")
         text, state, waits_for, process = reason.text, reason.state, reason.waits_for, reason.process
+        if state == FAILED:  # and its error is not here
+            text = f"{short(task_of(oid))} {text}"
         asked: set[str] = set()
         while process and process not in asked:
             asked.add(process)
@@ -109,15 +113,3 @@ class _Search:
 
     def _remaining(self) -> float:
         return self._deadline - time.monotonic()
-
-
-def where(oid: bytes, value: m.Inline | m.Shm) -> str:
-    """Where an object that exists is."""
-    name = short(task_of(oid))
-    if isinstance(value, m.Inline):
-        return f"{name} is there: {size(len(value.data) + sum(map(len, value.buffers)))}, in memory"
-    place = "on disk" if is_on_disk(value.segment) else "in shared memory"
-    return f"{name} is there: {size(sum(value.sizes))}, {place} (segment {value.segment})"
-
-
-__all__ = ["Explaining", "where"]

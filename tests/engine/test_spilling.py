@@ -155,3 +155,11 @@ def test_the_folder_of_ones_choice_is_empty_after_the_driver_was_killed(tmp_path
         driver.process.kill()
         driver.leaves_nothing()
     wait_for(lambda: not any(tmp_path.iterdir()), "spilled objects removed")
+
+
+def test_why_says_where_a_value_is_now():
+    """Also of one that was in memory when its owner heard of it, and has gone to disk since."""
+    refs = [engine.put(content(seed)) for seed in range(PIECES)]
+    found = [str(engine.why(ref)) for ref in refs]
+    assert all("is there: 2 MB, " in line for line in found)
+    assert {"on disk" in line for line in found} == {True, False}

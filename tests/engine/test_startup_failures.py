@@ -74,9 +74,9 @@ def test_workers_that_cannot_start(module):
     engine.shutdown()
 
 
-def hanging_workers(module, monkeypatch, tmp_path, how_many):
+def hanging_workers(module, monkeypatch, tmp_path, how_many, patience):
     """The first so many workers hang where they seed NumPy."""
-    monkeypatch.setenv("RLFLOW_WORKER_START_SECONDS", "0.5")
+    monkeypatch.setenv("RLFLOW_WORKER_START_SECONDS", patience)
     return module(
         "hangs_workers",
         "import os, time, numpy\nseed = numpy.random.seed\n"
@@ -93,11 +93,11 @@ def hanging_workers(module, monkeypatch, tmp_path, how_many):
 
 
 def test_a_worker_that_hangs_as_it_starts_is_replaced(module, monkeypatch, tmp_path, caplog):
-    engine.init(num_cpus=1, preload=[hanging_workers(module, monkeypatch, tmp_path, 1)])
+    engine.init(num_cpus=1, preload=[hanging_workers(module, monkeypatch, tmp_path, 1, "3")])
     try:
         assert engine.get(engine.remote(os.getpid).remote())
         wait_for(lambda: "Its stacks" in caplog.text, "it is reported")
-        assert re.search(r"worker w\d+ \(pid \d+, .*\) has not started within 0.5 s and is killed", caplog.text)
+        assert re.search(r"worker w\d+ \(pid \d+, .*\) has not started within 3.0 s and is killed", caplog.text)
         assert "in hangs_at_the_start" in caplog.text
     finally:
         engine.shutdown()
@@ -106,7 +106,7 @@ def test_a_worker_that_hangs_as_it_starts_is_replaced(module, monkeypatch, tmp_p
 def test_when_all_workers_hang_as_they_start_the_error_has_their_stacks(module, monkeypatch, tmp_path):
     match = r"(?s)one worker after the other did not start; .*did not start and was killed.*in hangs_at_the_start"
     with pytest.raises((StartupError, EngineStateError), match=match):
-        engine.init(num_cpus=1, preload=[hanging_workers(module, monkeypatch, tmp_path, 1000)])
+        engine.init(num_cpus=1, preload=[hanging_workers(module, monkeypatch, tmp_path, 1000, "0.2")])
         wait_for(lambda: api.current_backend().failure, "the engine gives up")
         engine.get(engine.remote(os.getpid).remote())
     engine.shutdown()

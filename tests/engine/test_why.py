@@ -39,6 +39,12 @@ def ask_inside(refs):
     return str(engine.why(refs[0]))
 
 
+@engine.remote(max_retries=1)
+def crashes(path):
+    path.touch()
+    os._exit(7)
+
+
 @engine.remote
 class Counter:
     def until(self, path):
@@ -82,8 +88,12 @@ def test_what_is_there(cluster):
     found = engine.why(ref)
     assert isinstance(found, Explanation) and found.state == "ready"
     assert re.search(r"is there: \d+ bytes, in memory$", str(found))
-    large = engine.why(engine.put(np.ones(1_000_000)))
-    assert large.state == "ready" and " is there: 8 MB, in " in str(large)
+    large = engine.put(np.ones(1_000_000))
+    found = engine.why(large)
+    assert found.state == "ready" and " is there: 8 MB, in " in str(found)
+    made = identity.remote(large)
+    engine.get(made)
+    assert engine.why(made).state == "ready"
 
 
 def test_what_failed(cluster):
@@ -169,6 +179,9 @@ def test_calls_in_the_queue_of_an_actor(local, tmp_path):
     first, last = str(engine.why(calls[0])), str(engine.why(calls[2]))
     assert re.search(r"call Counter.until \(\S+\) was sent to its actor on w\d+; it has been running", first)
     assert re.search(r"in the actor's queue behind 2; Counter.until \(\S+\) is first: it has been", last)
+    failed = crashes.remote(tmp_path / "ran")
+    engine.wait([failed])
+    assert re.search(r"^\S+ crashed \(attempt 2; before: ", engine.get(ask_inside.remote([failed])))
     asked = engine.get(ask_inside.remote([calls[1]]))
     assert "in the actor's queue behind 1" in asked, asked
     (tmp_path / "r").touch()
@@ -205,11 +218,6 @@ def test_a_call_that_waits_for_something_itself(local, tmp_path):
 
 
 def test_why_there_were_several_attempts(local, tmp_path):
-    @engine.remote(max_retries=1)
-    def crashes(path):
-        path.touch()
-        os._exit(7)
-
     @engine.remote(max_retries=-1)
     def crashes_once(crashed, path):
         if not crashed.exists():
