@@ -90,7 +90,7 @@ def read_incidents(folder: RunFolder) -> Incidents:
     found = Incidents(defaultdict(list), [])
     with opened_store(folder) as reader:
         for event in reader.events():
-            if event.kind in ("retried", "actor restarted"):
+            if event.kind in ("retried", "rebuilt", "actor restarted"):
                 found.retries[event.subject].append(event.detail.partition("\n")[0])
             elif event.kind in ("hung", "overdue"):
                 found.hung.append(event.detail.partition("\n")[0].removesuffix(" Its stacks:"))

@@ -384,10 +384,10 @@ class Directory:
                     self.segments[block.segment] += 1
         for object_id in list(snapshots):
             value = self.known(object_id)
-            if value is not None and not isinstance(value, Failed):
-                for inner in value.refs:
-                    if object_id not in self._record(inner).holders:
-                        self._add(inner, object_id, 1)
+            inside = self._lost.get(object_id, []) if value is None or isinstance(value, Failed) else value.refs
+            for inner in inside:
+                if object_id not in self._record(inner).holders:
+                    self._add(inner, object_id, 1)
 
     def _record(self, object_id: bytes, owner: str = "") -> Record:
         record = self._records.get(object_id)

@@ -106,7 +106,7 @@ class RebuildDesk:
         task.attempt = task.crashes = run.attempt
         node.tasks.tasks[task.id] = task
         node.journal.attempted(task)
-        node.store.add_event("rebuilt", task.id.hex(), f"attempt {run.attempt + 1}: what it made was lost")
+        node.store.add_event("rebuilt", task.id.hex(), "what it had made was lost")
         self._needed[task.id] = needed
         return task
 

@@ -318,6 +318,8 @@ class TaskDesk:
             self._node.scheduler.retry(task)
         else:  # with max_retries=0 also those that were not to blame: they may not be run twice
             attempts = "1 attempt" if task.crashes <= 1 else f"each of {task.crashes} attempts"
+            if self._node.rebuild.is_run_again(task.id):
+                attempts = f"attempt {task.attempt + 1}, which was to make again what had been lost"
             error = error_class(
                 f"task {task.payload.spec.name or task.id.hex()}: its worker died in {attempts} "
                 f"(max_retries={retries}); the last: {reason}"

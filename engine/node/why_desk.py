@@ -138,7 +138,7 @@ class WhyDesk:
         if not attempt:
             return ""
         subject = task_id.hex()
-        wanted = ("retried", "actor restarted")
+        wanted = ("retried", "rebuilt", "actor restarted")
         reasons = [
             first_line(event.detail) for event in self._node.store.last_events(EVENTS_LOOKED_THROUGH)
             if event.subject == subject and event.kind in wanted

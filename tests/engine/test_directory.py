@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from rlflow.engine.departed import Departed
 from rlflow.engine.messages import Dep, Failed, Inline, Shm
 from rlflow.engine.node.directory import Directory
 from rlflow.engine.node.leases import Task
@@ -249,3 +250,106 @@ def test_a_result_still_to_come_gets_the_new_owner(directory):
     directory.wanted_again(b"child", "w3")
     assert directory.exists(b"child", large(), "w3")[2].blocks == []
     assert len(directory.release(b"child").blocks) == 1
+
+
+def test_an_owner_that_lives_is_followed_by_another_one(directory):
+    """Its task runs once more, elsewhere. Both count, in any order."""
+    for first, second in (("w1", "w2"), ("w2", "w1")):
+        directory.exists(b"a", large(), "w1")
+        assert directory.adopt(b"a", "w2")
+        assert directory.release(b"a", first).blocks == []
+        assert len(directory.release(b"a", second).blocks) == 1
+    assert not any(directory.census().values())
+
+
+def test_an_earlier_owner_that_dies(directory):
+    directory.exists(b"a", large(), "w1")
+    directory.adopt(b"a", "w2")
+    assert directory.process_died("w1", {}).blocks == []
+    assert len(directory.release(b"a", "w2").blocks) == 1
+
+
+def test_a_borrower_cannot_release(directory):
+    directory.exists(b"a", large(), "w1")
+    assert directory.release(b"a", "w2").blocks == []
+    assert directory.known(b"a") is not None
+
+
+# ---------------------------------------------------------------- loss
+
+
+def test_what_is_lost_is_waited_for(directory):
+    directory.exists(b"a", large(), "driver")
+    directory.lose(b"a")
+    assert directory.is_lost(b"a") and directory.known(b"a") is None
+    waiting = task("t", Dep(0, b"a"))
+    directory.wait_for(waiting, waiting.payload.deps)
+    directory.ask("w1", b"a")
+    assert directory.exists(b"a", large("w2-0"), "")[:2] == ([waiting], ["w1"])
+    assert not directory.is_lost(b"a") and directory.known(b"a") == large("w2-0")
+    directory.forget(b"t")
+    assert [block.segment for block in directory.release(b"a", "driver").blocks] == ["w2-0"]
+    assert not any(directory.census().values())
+
+
+def test_what_is_lost_and_then_freed(directory):
+    directory.exists(b"inner", large(), "driver")
+    directory.exists(b"a", large(refs=(b"inner",)), "driver")
+    directory.lose(b"a")
+    directory.release(b"inner")
+    freed = directory.release(b"a")
+    assert (len(freed.blocks), freed.objects, freed.unseen) == (1, [b"a", b"inner"], [])
+    assert not any(directory.census().values())
+
+
+def test_what_is_made_again_may_hold_other_objects(directory):
+    for inner in (b"old", b"both", b"new"):
+        directory.exists(inner, large(), "driver")
+    directory.exists(b"a", large(refs=(b"old", b"both")), "driver")
+    directory.lose(b"a")
+    for inner in (b"old", b"both", b"new"):
+        directory.hold(inner, b"w1", 1)
+        directory.release(inner)
+    assert directory.exists(b"a", large(refs=(b"both", b"new")), "")[2].objects == []
+    for inner, objects in ((b"old", [b"old"]), (b"both", []), (b"new", [])):
+        assert directory.hold(inner, b"w1", -1).objects == objects
+    assert directory.release(b"a").objects == [b"a", b"new", b"both"]
+    assert not any(directory.census().values())
+
+
+def test_what_was_freed_is_needed_once_more(directory):
+    """By a task that is run again; it is freed when that has ended, and before if it is not made."""
+    directory.need_again(b"argument", b"t")
+    assert directory.is_lost(b"argument")
+    directory.exists(b"argument", large(), "")
+    assert len(directory.task_ended(b"t", [b"argument"]).blocks) == 1
+    directory.need_again(b"argument", b"t")
+    assert directory.task_ended(b"t", [b"argument"]).unseen == []
+    assert not any(directory.census().values())
+
+
+def test_what_was_freed_is_put_again_and_has_an_owner(directory):
+    directory.need_again(b"put", b"t")
+    directory.exists(b"put", large(), "w2")
+    assert directory.task_ended(b"t", [b"put"]).blocks == []
+    assert len(directory.release(b"put", "w2").blocks) == 1
+    assert not any(directory.census().values())
+
+
+def test_an_error_in_place_of_what_was_lost(directory):
+    directory.exists(b"a", large(), "driver")
+    directory.lose(b"a")
+    directory.ask("w1", b"a")
+    assert directory.exists(b"a", Failed(b"error"), "")[1] == ["w1"]
+    assert not directory.is_lost(b"a")
+
+
+def test_a_new_node_knows_what_is_lost(directory):
+    directory.exists(b"a", large(refs=(b"inner",)), "driver")
+    directory.lose(b"a")
+    again = Directory()
+    again.restore({b"a": directory.snapshot(b"a")}, Departed(), lambda oid: None)
+    assert again.is_lost(b"a") and again.known(b"a") is None
+    assert again.held_by(b"a") == {b"inner": 1}
+    again.exists(b"a", large(), "")
+    assert not again.is_lost(b"a")
