@@ -241,6 +241,7 @@ class ActorHost:
             raw_spec = msgspec.Raw(m.encode(spec))
         recovery = self._recovery
         if recovery is not None and recovery.logs and outcome.status != m.CANCELLED:
+            self.callers.count(spec.owner, len(raw))
             recovery.ran(raw_spec, raw, self._executor.kept.pop(spec.task, None), outcome.values)
         else:
             self._log.append((raw_spec, raw))

@@ -2,7 +2,8 @@
 
 Results go straight to the callers, and what a caller does not take waits in this process, in a queue of ZeroMQ's
 without bound. How much that is shows only there, and costs a call nothing: short frames for whoever reads its mail go
-by the lane. What is done about it is decided as the node does it for tasks (``owners.py``). The calls of others run on.
+by the lane. Results of logged calls wait in the node instead, and are counted one by one. What is done about it is
+decided as the node does it for tasks (``owners.py``). The calls of others run on.
 
 Calls of one caller run in the order in which it made them, also those that were held back: later ones stand behind
 them, until whoever runs calls puts all of them back at once.
@@ -40,9 +41,10 @@ class Callers:
 
     def watch(self) -> None:
         """From now on."""
-        self._endpoint.count_queued(self._queued)
+        self._endpoint.count_queued(self.count)
 
-    def _queued(self, peer: str, size: int) -> None:
+    def count(self, peer: str, size: int) -> None:
+        """So many bytes more wait for a caller, or may."""
         if peer == m.NODE:
             return
         with self._lock:
