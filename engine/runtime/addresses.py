@@ -45,7 +45,7 @@ class Addresses:
                 return values
             left = stale
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            process.wait_for_all([refs[i] for i in left], [entries[i] for i in left], timeout)
+            process.waiting.for_all([refs[i] for i in left], [entries[i] for i in left], timeout)
 
     def current(self, oid: bytes, stale: m.Value) -> m.Value:
         """Where an object is now that was said to be at ``stale``; its error if it is lost."""

@@ -17,8 +17,7 @@ import msgspec
 
 from .. import messages as m
 from ..context import RuntimeContext
-from ..exceptions import EngineStateError, GetTimeoutError, ObjectLostError, UnsupportedError
-from ..explanation import Explanation
+from ..exceptions import EngineStateError, ObjectLostError, UnsupportedError
 from ..functions import Exported
 from ..ids import object_id, task_of
 from ..options import UNITS, NearObject, TaskOptions
@@ -26,7 +25,6 @@ from ..refs import ObjectRef
 from ..runtime_env import merged
 from ..serialization import dumps
 from ..session import Session
-from ..store.reader import StaleAddress
 from .actor_calls import ActorCalls
 from .addresses import Addresses
 from .arguments import NOTHING, pack_arguments
@@ -42,14 +40,10 @@ from .resuming import Resuming
 from .scope import TaskScope, current_scope
 from .storage import Storage
 from .unfinished import SILENCE_SECONDS, Unfinished
+from .waiting import Waiting
 
 SPECS_PER_BATCH = 128
-FEW = 8
 FUNCTIONS_REMEMBERED = 10_000
-WHY_SECONDS = 5.0
-EXPLAIN_SECONDS = 0.5
-"""That a ``get`` whose time is up takes to say why, at most; it never takes longer than it has waited."""
-
 log = logging.getLogger("rlflow.engine")
 
 
@@ -80,6 +74,10 @@ class ProcessBackend:
         self.addresses = Addresses(self)
         self.calls = ActorCalls(self)
         self.questions = Questions(self)
+        self.waiting = Waiting(self)
+        self.get = self.waiting.get
+        self.wait = self.waiting.wait
+        self.why = self.waiting.why
         futures = Futures(self)
         self.future = futures.future
         self.awaitable = futures.awaitable
@@ -243,74 +241,6 @@ class ProcessBackend:
         ref = self.objects.own_put(object_id(scope.next_task(), 0), value, inner, scope.task or b"")
         self.storage.arena.announced((value,))
         return ref
-
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
-        self.endpoint.flush()  # first of all: what is waited for may not have been sent yet
-        entries = self.entries_of(refs)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        if any(entry.value is None for entry in entries):
-            self.wait_for_all(refs, entries, timeout)
-        load = self.storage.load
-        try:
-            return [load(ref._id, entry.value) for ref, entry in zip(refs, entries, strict=True)]
-        except StaleAddress:
-            return self.addresses.load_all(refs, entries, deadline)
-
-    def wait_for_all(self, refs: Sequence[ObjectRef], entries: list[Entry], timeout: float | None) -> None:
-        """Raises GetTimeoutError."""
-        self.ask_for(refs, entries)
-        position = 0
-
-        def ready() -> bool:
-            nonlocal position
-            while position < len(entries):
-                if entries[position].value is None:
-                    return False
-                position += 1
-            return True
-
-        if not self.wait_until(ready, timeout, refs):
-            missing = [ref for ref, entry in zip(refs, entries, strict=True) if entry.value is None]
-            assert timeout is not None
-            why = self.explaining.explain(missing[0].binary(), min(timeout, EXPLAIN_SECONDS))
-            count = f"{len(missing)} of {len(refs)} objects"
-            raise GetTimeoutError(f"{count} were not ready after {timeout} s; the first is {missing[0]!r}.\n{why}")
-
-    def why(self, ref: ObjectRef) -> Explanation:
-        self.endpoint.flush()
-        self.entries_of((ref,))
-        return self.explaining.explain(ref.binary(), WHY_SECONDS)
-
-    def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
-    ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        wanted = min(num_returns, len(refs))
-        ready = self._first_ready(refs, wanted)
-        if len(ready) < wanted:
-            entries = self.entries_of(refs)
-            self.ask_for(refs, entries)
-            self.wait_until(lambda: sum(entry.value is not None for entry in entries) >= wanted, timeout, ())
-            ready = self._first_ready(refs, wanted)
-        pending = list(refs)
-        if len(ready) > FEW:
-            taken = set(ready)
-            pending = [ref for i, ref in enumerate(refs) if i not in taken]
-        else:
-            for i in reversed(ready):
-                del pending[i]
-        return [refs[i] for i in ready], pending
-
-    def _first_ready(self, refs: Sequence[ObjectRef], wanted: int) -> list[int]:
-        """Positions of the first ``wanted`` refs that have a value; what lies behind them is not looked at."""
-        found: list[int] = []
-        entries = self.objects.entries
-        for i, ref in enumerate(refs):
-            entry = entries.get(ref._id)
-            if entry is not None and entry.value is not None:
-                found.append(i)
-                if len(found) == wanted:
-                    break
-        return found
 
     def wait_until(self, ready: Callable[[], bool], timeout: float | None, refs: Sequence[ObjectRef]) -> bool:
         """Serves the inbox until ``ready()``. ``refs``: what is waited for, when all of it is needed."""
