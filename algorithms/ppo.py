@@ -39,6 +39,11 @@ if TYPE_CHECKING:  # torch is imported by the learner's process only
     from .learner import Outputs
 
 
+LEARNER = {"max_restarts": 10, "checkpoint_every": 10}
+"""A learner that is killed goes on from its last checkpoint, with the updates since done once more from the same
+trajectories; they are kept for that long."""
+
+
 class PPOConfig(RolloutConfig):
     """Hyperparameters; the defaults are the customary ones, for 8 environments."""
 
@@ -156,7 +161,8 @@ class PPO(Algorithm):
 
     def setup(self) -> None:
         c = self.config
-        self._learner = engine.remote(PPOLearner).remote(type(self), c, self.total_env_steps)  # imports torch
+        learner = engine.remote(**LEARNER)(PPOLearner)
+        self._learner = learner.remote(type(self), c, self.total_env_steps)  # imports torch
         spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_kwargs))
         self.policy = self.make_policy(*spaces)
         first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
@@ -251,7 +257,13 @@ class PPO(Algorithm):
 
 
 class PPOLearner:
-    """The learner's side, an actor: trajectories in, new weights and statistics out."""
+    """The learner's side, an actor: trajectories in, new weights and statistics out.
+
+    Its state is the networks' shape, the weights and the optimiser's; random numbers are named by the iteration. So an
+    update that is done once more, after a checkpoint was loaded, gives the same bits.
+    """
+
+    _policy: MlpActorCritic | None = None
 
     def __init__(self, algorithm: type[PPO], config: PPOConfig, total_env_steps: int) -> None:
         import torch
@@ -265,7 +277,18 @@ class PPOLearner:
         """Apart from ``__init__``, so that torch is imported while the driver asks for the spaces."""
         from .learner import OutputLearner
 
+        self._policy = policy
         self._learner = OutputLearner(policy, weights)
+
+    def save_checkpoint(self) -> tuple[MlpActorCritic, dict[str, Any]] | None:
+        """For the engine."""
+        return None if self._policy is None else (self._policy, self._learner.state())
+
+    def load_checkpoint(self, saved: tuple[MlpActorCritic, dict[str, Any]] | None) -> None:
+        if saved is not None:
+            policy, state = saved
+            self.start(policy, state["parameters"])
+            self._learner.load_state(state)
 
     @engine.method(num_returns=2)
     def update(

@@ -10,16 +10,12 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 import rlflow
 from rlflow import engine
-from rlflow.errors import TrainingFailed
-from rlflow.resuming import find_resumption
-from rlflow.training import run_training
 
 LARGE = 60_000
 """Numbers of an array that goes through shared memory: half a megabyte."""
@@ -186,26 +182,10 @@ class Accounts:
 # ---------------------------------------------------------------- training
 
 
-def train() -> tuple[dict[str, Any], int]:
-    """A small PPO run on the engine that runs: everything it measured that is no time, and how often it was resumed.
-
-    It is resumed from its last checkpoint when its learner dies, for which the engine keeps no checkpoints.
-    """
-    resumed = 0
-    try:
-        run = rlflow.train("ppo", **TRAINING, progress=False)
-    except TrainingFailed as failure:
-        path = failure.run
-        while True:
-            resumed += 1
-            resumption = find_resumption(str(path))
-            if resumption.is_complete:
-                break
-            with suppress(TrainingFailed):
-                run_training(resumption.config, [], resumption=resumption)
-                break
-        run = rlflow.Run(path)
+def train() -> dict[str, Any]:
+    """A small PPO run on the engine that runs: everything it measured that is no time."""
+    run = rlflow.train("ppo", **TRAINING, progress=False)
     rows = [
         {name: value for name, value in row.items() if not any(part in name for part in TIMES)} for row in run.metrics
     ]
-    return {"metrics": rows, "evaluation": run.evaluation}, resumed
+    return {"metrics": rows, "evaluation": run.evaluation}
