@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ALGORITHMS", "RLError", "resolve"]
 
-ALGORITHMS = {"es": "rlflow.algorithms.es:ES", "ppo": "rlflow.algorithms.ppo:PPO"}
+ALGORITHMS = {
+    "a3c": "rlflow.algorithms.a3c:A3C", "es": "rlflow.algorithms.es:ES", "ppo": "rlflow.algorithms.ppo:PPO",
+}
 """Names a config may use → where the class is."""
 
 

@@ -70,11 +70,13 @@ class OutputLearner:
         self.adam.step(self.parameters, self.gradient, learning_rate)
         return statistics, True
 
-    def gradient_of(self, observations: Floats, batch: Any, loss: Loss) -> Floats:
-        """[num_parameters], d loss / d parameters; no step is taken."""
-        scalar, _, leaves = self._loss(observations, batch, loss)
+    def gradient_of(
+        self, observations: Floats, batch: Any, loss: Loss
+    ) -> tuple[Floats, dict[str, torch.Tensor]]:
+        """d loss / d parameters [num_parameters], and the statistics of ``loss``; no step is taken."""
+        scalar, statistics, leaves = self._loss(observations, batch, loss)
         self._backward(scalar, leaves)
-        return self.gradient.copy()
+        return self.gradient.copy(), statistics
 
     def _loss(
         self, observations: Floats, batch: Any, loss: Loss

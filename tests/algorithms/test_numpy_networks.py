@@ -129,6 +129,6 @@ def test_a_loss_may_leave_outputs_out():
     policy = MlpActorCritic(BOX, CONTINUOUS)
     learner = OutputLearner(policy, policy.initial_parameters(np.random.default_rng(0)))
     observations = np.ones((4, 5), np.float32)
-    gradient = learner.gradient_of(observations, None, lambda o, _: (o.values.sum(), {}))
+    gradient, _ = learner.gradient_of(observations, None, lambda o, _: (o.values.sum(), {}))
     policy_part, value_part, log_std_part = policy.split(gradient)
     assert value_part.any() and not policy_part.any() and not log_std_part.any()

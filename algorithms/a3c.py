@@ -1,0 +1,304 @@
+"""A3C: asynchronous advantage actor-critic (Mnih et al. 2016, arXiv:1602.01783, algorithm S3).
+
+Reads from top to bottom: the config; what one group of environments contributes (``gradient``, a task); the driver's
+side (``A3C``). Each group plays a few steps with the newest parameters and returns a gradient. The driver has it
+applied as it comes and sends the group on; nobody waits for the others, unless it is too far ahead of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import uuid4
+
+import gymnasium
+import numpy as np
+from pydantic import Field
+
+import rlflow.engine as engine
+
+from .adam import clip_to_norm
+from .advantages import flatten
+from .base import Algorithm
+from .config import AlgorithmConfig, RolloutConfig
+from .envs import spaces_of
+from .errors import StateError, TrainingDivergedError
+from .evaluation import Evaluation, evaluate
+from .parameter_server import Optimizer, ParameterServer
+from .policies.actor_critic import MlpActorCritic
+from .policies.mlp import Activation, Floats
+from .rollout import RolloutReport, RolloutSpec, RolloutState, forget, initial_state, rollout
+from .schedules import Schedule, value_at
+from .seeding import Role, generator
+from .states import pack_rollout_state, unpack_rollout_state
+
+if TYPE_CHECKING:  # torch is imported where gradients are taken
+    import torch
+
+    from .learner import OutputLearner, Outputs
+
+
+class A3CConfig(RolloutConfig):
+    """Hyperparameters. ``env_groups`` are the paper's actor-learners."""
+
+    rollout_length: int = Field(default=16, ge=1, description="T, steps of each environment a gradient")
+    gradients: int = Field(default=64, ge=1, description="gradients an iteration: how often metrics are written")
+    gamma: float = Field(default=0.99, ge=0, le=1, description="discount γ")
+    gae_lambda: float = Field(
+        default=1.0, ge=0, le=1, description="λ of generalised advantage estimation; 1 is the paper's n-step return"
+    )
+    learning_rate: Schedule = Field(default=7e-4, description="the optimiser's step size")
+    optimizer: Optimizer = Field(default="rmsprop", description="shared by all groups: rmsprop or adam")
+    entropy_coef: Schedule = Field(default=0.01, description="β, weight of the entropy bonus")
+    value_coef: float = Field(default=0.5, ge=0, description="weight of the value loss")
+    max_grad_norm: float = Field(default=0.5, gt=0, description="gradients are scaled down to this norm")
+    normalize_advantage: bool = Field(default=False, description="zero mean, unit variance in each gradient")
+    shards: int = Field(default=1, ge=1, description="actors that hold the parameters, a slice each")
+    max_staleness: int = Field(
+        default=16, ge=1,
+        description="a group waits when this many gradients were applied since the slowest one began",
+    )
+    policy_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="policy network: layers")
+    value_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="value network: layers")
+    activation: Activation = Field(default="tanh", description="after hidden layers: tanh or relu")
+    log_std_init: float = Field(default=0.0, description="first log standard deviation of Box actions")
+
+
+@dataclass
+class Batch:
+    """N transitions of one gradient, as tensors."""
+
+    actions: torch.Tensor
+    """[N] int64 (Discrete) or [N, A] (Box)."""
+    advantages: torch.Tensor
+    """[N]"""
+    returns: torch.Tensor
+    """[N], the value network's targets."""
+    entropy_coef: float
+
+
+@dataclass(frozen=True)
+class GradientSpec:
+    """What does not change from one gradient of a run to the next."""
+
+    rollout: RolloutSpec
+    algorithm: type[A3C]
+    config: A3CConfig
+    total_env_steps: int
+
+
+def gradient(
+    spec: GradientSpec, state: RolloutState, progress: float, *parameters: Floats
+) -> tuple[Any, ...]:
+    """Plays T steps under ``parameters`` (slices of [num_parameters]) and takes the gradient of the loss on them.
+
+    Returns:
+        the gradient in as many slices, the next state, the rollout's report, statistics.
+    """
+    c = spec.config
+    weights = np.concatenate(parameters)
+    trajectory, following, report = rollout(spec.rollout, weights, state)
+    data = flatten([trajectory], c.gamma, c.gae_lambda)
+    advantages = data["advantages"]
+    if c.normalize_advantage:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    learner, loss, tensor = _learner(spec, weights)
+    batch = Batch(
+        tensor(data["actions"]), tensor(advantages), tensor(data["returns"]), value_at(c.entropy_coef, progress)
+    )
+    flat, statistics = learner.gradient_of(data["observations"], batch, loss)
+    norm = clip_to_norm(flat, c.max_grad_norm)
+    if not np.isfinite(norm):
+        raise TrainingDivergedError(
+            f"a gradient of group {state.group} is not finite: try a smaller learning_rate, or look for observations "
+            "and rewards of the environment that are not finite"
+        )
+    numbers = {name: float(value) for name, value in statistics.items()}
+    return (*np.array_split(flat, len(parameters)), following, report, {**numbers, "gradient_norm": norm})
+
+
+_KEPT = 2
+_learners: OrderedDict[str, tuple[OutputLearner, Any, Any]] = OrderedDict()
+"""By run: a learner keeps its buffers from one gradient to the next."""
+
+
+def _learner(spec: GradientSpec, weights: Floats) -> tuple[OutputLearner, Any, Any]:
+    """With these weights; the loss; and what makes tensors."""
+    found = _learners.get(spec.rollout.run)
+    if found is None:
+        import torch
+
+        from .learner import OutputLearner
+
+        torch.set_num_threads(1)  # at these sizes a second thread only waits for the first
+        loss = spec.algorithm(spec.config, spec.total_env_steps).loss
+        found = OutputLearner(spec.rollout.policy, weights), loss, torch.from_numpy
+        _learners[spec.rollout.run] = found
+        while len(_learners) > _KEPT:
+            _learners.popitem(last=False)
+    found[0].parameters[...] = weights
+    return found
+
+
+class A3C(Algorithm):
+    """The driver's side: keeps every group busy, has gradients applied as they come."""
+
+    name: ClassVar[str] = "a3c"
+    Config: ClassVar[type[AlgorithmConfig]] = A3CConfig
+    config: A3CConfig
+
+    def __init__(self, config: AlgorithmConfig, total_env_steps: int) -> None:
+        super().__init__(config, total_env_steps)
+        assert isinstance(config, A3CConfig)
+        self.config = config
+        self.episodes = 0
+        self._recent: deque[tuple[float, int]] = deque(maxlen=100)
+        self._run = ""
+        self._server: ParameterServer | None = None
+        self._working: dict[engine.ObjectRef, tuple[int, int, list[engine.ObjectRef]]] = {}
+        """By the ref of its report: group, version that the gradient began with, and the gradient's slices."""
+        self._waiting: deque[int] = deque()
+        """Groups that are too far ahead."""
+
+    def make_policy(
+        self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+    ) -> MlpActorCritic:
+        """The networks' shape for these spaces. Override for another one."""
+        c = self.config
+        return MlpActorCritic(
+            observation_space, action_space, policy_hidden=c.policy_hidden, value_hidden=c.value_hidden,
+            activation=c.activation, log_std_init=c.log_std_init,
+        )
+
+    def loss(self, outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """−log π(a|s) · A + value loss − β · entropy (section 4), to be minimised.
+
+        Runs in the workers; override for another objective. ``self`` is a copy there that has ``config`` and nothing
+        of the run.
+        """
+        count = len(batch.advantages)
+        policy_loss = -batch.advantages.dot(outputs.distribution.log_prob(batch.actions)) / count
+        error = outputs.values - batch.returns
+        value_loss = error.dot(error) / count
+        entropy = outputs.distribution.entropy().mean()
+        total = policy_loss + self.config.value_coef * value_loss - batch.entropy_coef * entropy
+        return total, {
+            "policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(), "entropy": entropy.detach()
+        }
+
+    def setup(self) -> None:
+        c = self.config
+        spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_kwargs))
+        self.policy = self.make_policy(*spaces)
+        first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
+        self._server = ParameterServer(first, c.shards, c.optimizer)
+        self._gradient = engine.remote(num_returns=c.shards + 3)(gradient)
+        self._go_on_from([initial_state(group) for group in range(c.env_groups)])
+
+    def _go_on_from(self, states: list[RolloutState]) -> None:
+        c = self.config
+        self._run = uuid4().hex  # a new name: no environment kept in a worker belongs to these states
+        envs = c.num_envs // c.env_groups
+        spec = RolloutSpec(self._run, c.env, c.env_kwargs, c.seed, envs, c.rollout_length, self.policy)
+        self._spec = engine.put(GradientSpec(spec, type(self), c, self.total_env_steps))
+        self._states = [engine.put(state) for state in states]
+        self._working.clear()
+        self._waiting = deque(range(c.env_groups))
+
+    def _send_out(self) -> None:
+        """Sends on the groups that wait, unless they would get too far ahead of the slowest."""
+        assert self._server is not None
+        server = self._server
+        oldest = min((began for _, began, _ in self._working.values()), default=server.version)
+        while self._waiting and server.version - oldest < self.config.max_staleness:
+            group = self._waiting.popleft()
+            near = engine.NearObject(self._states[group])  # the worker that made it still has the environments
+            *slices, self._states[group], report, statistics = self._gradient.options(scheduling_strategy=near).remote(
+                self._spec, self._states[group], self.progress, *server.parameters()
+            )
+            self._working[report] = (group, server.version, [*slices, statistics])
+
+    def _apply_next(self) -> tuple[int, RolloutReport, engine.ObjectRef]:
+        """Waits for the next gradient and has it applied → its staleness, the report, a ref of the statistics."""
+        assert self._server is not None
+        server = self._server
+        (ready,), _ = engine.wait(list(self._working))
+        report: RolloutReport = engine.get(ready)
+        group, version, (*slices, statistics) = self._working.pop(ready)
+        staleness = server.version - version
+        server.apply(slices, value_at(self.config.learning_rate, self.progress))
+        self._waiting.append(group)
+        self._recent.extend(zip(report.episode_returns, report.episode_lengths, strict=True))
+        self.episodes += len(report.episode_returns)
+        self.env_steps += report.steps
+        return staleness, report, statistics
+
+    def training_step(self) -> dict[str, float]:
+        """Until ``gradients`` gradients were applied."""
+        began, before = time.perf_counter(), self.env_steps
+        applied: list[tuple[int, RolloutReport, engine.ObjectRef]] = []
+        while len(applied) < self.config.gradients:
+            self._send_out()
+            applied.append(self._apply_next())
+        self._send_out()
+        self.iteration += 1
+        seconds = time.perf_counter() - began
+        staleness = [each[0] for each in applied]
+        learned: list[dict[str, float]] = engine.get([each[2] for each in applied])
+        metrics: dict[str, float] = {
+            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes,
+            "env_restarts": sum(each[1].env_restarts for each in applied),
+            "steps_per_second": (self.env_steps - before) / seconds,
+            "staleness": float(np.mean(staleness)), "staleness_max": max(staleness),
+            "learning_rate": value_at(self.config.learning_rate, self.progress),
+            **{name: float(np.mean([each[name] for each in learned])) for name in learned[0]},
+        }
+        if self._recent:
+            metrics["episode_return"], metrics["episode_length"] = np.mean(self._recent, axis=0).tolist()
+        return metrics
+
+    def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
+        c = self.config
+        assert self._server is not None
+        weights = engine.put(np.concatenate(engine.get(self._server.parameters())))
+        return evaluate(c.env, c.env_kwargs, self.policy, weights, episodes, seed, deterministic)
+
+    def state(self) -> dict[str, Any]:
+        """Between gradients: those on their way are waited for and applied first."""
+        assert self._server is not None
+        while self._working:
+            self._apply_next()
+        states: list[RolloutState] = engine.get(self._states)
+        return {
+            "algorithm": self.name,
+            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes,
+            "recent_returns": [value for value, _ in self._recent],
+            "recent_lengths": [length for _, length in self._recent],
+            "server": self._server.state(),
+            "groups": [pack_rollout_state(state) for state in states],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        c = self.config
+        assert self._server is not None
+        found, groups = state.get("algorithm"), len(state.get("groups", ()))
+        if (found, groups) != (self.name, c.env_groups):
+            raise StateError(
+                f"this state is of algorithm {found!r} with {groups} env groups; the config says {self.name!r} "
+                f"with {c.env_groups}"
+            )
+        self.env_steps, self.iteration = state["env_steps"], state["iteration"]
+        self.episodes = state["episodes"]
+        self._recent.clear()
+        self._recent.extend(zip(state["recent_returns"], state["recent_lengths"], strict=True))
+        self._server.load_state(state["server"])
+        self._go_on_from([unpack_rollout_state(group) for group in state["groups"]])
+
+    def close(self) -> None:
+        if self._server is not None and engine.is_initialized():
+            self._server.close()
+        self._server = None
+        self._working.clear()
+        forget(self._run)  # the inline engine has them in this process

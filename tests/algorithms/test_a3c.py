@@ -1,0 +1,176 @@
+"""A3C: learns, keeps staleness within its bound, goes on after a checkpoint and after deaths."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlflow import engine
+from rlflow.algorithms.a3c import A3C, A3CConfig
+from rlflow.algorithms.errors import StateError
+from rlflow.algorithms.parameter_server import ParameterServer, Shard
+from rlflow.algorithms.rmsprop import RmsProp
+
+SMALL: dict[str, Any] = {
+    "env": "CartPole-v1", "num_envs": 8, "env_groups": 4, "rollout_length": 8, "gradients": 8,
+    "policy_hidden": (16,), "value_hidden": (16,), "learning_rate": 3e-3, "optimizer": "adam", "gae_lambda": 0.95,
+}
+TIMED = ("steps_per_second",)
+
+
+def started(algorithm: type[A3C] = A3C, **changes: Any) -> A3C:
+    made = algorithm(A3CConfig(**{**SMALL, **changes}), total_env_steps=100_000)
+    made.setup()
+    return made
+
+
+def steps(algorithm: A3C, count: int) -> list[dict[str, float]]:
+    history = [algorithm.training_step() for _ in range(count)]
+    return [{key: value for key, value in metrics.items() if key not in TIMED} for metrics in history]
+
+
+@pytest.mark.usefixtures("inline_engine")
+class TestInline:
+    def test_learns(self):
+        algorithm = started(num_envs=32, rollout_length=16, gradients=32)
+        history = steps(algorithm, 12)
+        assert history[-1]["episode_return"] > 2 * history[0]["episode_return"]
+        algorithm.close()
+        algorithm.close()
+
+    @pytest.mark.parametrize("changes", [{}, {"optimizer": "rmsprop"}, {"env": "Pendulum-v1"}, {"shards": 3}])
+    def test_metrics_are_complete_and_finite(self, changes):
+        (metrics,) = steps(started(**changes), 1)
+        assert all(math.isfinite(value) for value in metrics.values())
+        assert {"env_steps", "policy_loss", "value_loss", "entropy", "gradient_norm", "staleness"} <= metrics.keys()
+
+    @pytest.mark.parametrize("shards", [1, 3])
+    def test_a_saved_state_goes_on(self, shards):
+        """Inline, where groups take turns, bit for bit; the parameters may be cut in other slices."""
+        original = started(normalize_advantage=True)
+        steps(original, 2)
+        saved = original.state()
+        ahead = steps(original, 2)
+        resumed = started(normalize_advantage=True, shards=shards)
+        resumed.load_state(saved)
+        assert steps(resumed, 2) == ahead
+        assert resumed.evaluate(3, seed=0) == original.evaluate(3, seed=0)
+
+    def test_a_state_of_something_else_is_refused(self):
+        saved = started().state()
+        with pytest.raises(StateError, match="4 env groups"):
+            started(env_groups=2).load_state(saved)
+        with pytest.raises(StateError, match="parameters"):
+            started(policy_hidden=(8,)).load_state(saved)
+        with pytest.raises(StateError, match="rmsprop"):
+            started(optimizer="rmsprop").load_state(saved)
+
+    def test_a_loss_of_ones_own(self):
+        class Undecided(A3C):
+            def loss(self, outputs, batch):
+                return -outputs.distribution.entropy().mean(), {}
+
+        metrics = steps(started(Undecided), 1)[0]
+        assert metrics["gradient_norm"] < 1.0 and "policy_loss" not in metrics
+
+
+def test_rmsprop_is_torchs():
+    import torch
+
+    rng = np.random.default_rng(0)
+    parameters = rng.normal(size=20).astype(np.float32)
+    theirs = torch.tensor(parameters.copy(), requires_grad=True)
+    ours, optimizer = parameters.copy(), RmsProp(20, epsilon=0.0)
+    reference = torch.optim.RMSprop([theirs], lr=0.01, alpha=0.99, eps=0.0)
+    for _ in range(5):
+        gradient = rng.normal(size=20).astype(np.float32)
+        optimizer.step(ours, gradient, 0.01)
+        theirs.grad = torch.tensor(gradient)
+        reference.step()
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+class TestOnWorkers:
+    @pytest.fixture(autouse=True)
+    def workers(self):
+        engine.init(num_cpus=2)
+        yield
+        engine.shutdown()
+
+    def test_nobody_gets_too_far_ahead(self, tmp_path):
+        """One group's task waits until others have applied as many gradients as they may."""
+        algorithm = started(max_staleness=4, gradients=12)
+        algorithm._gradient = engine.remote(num_returns=4)(
+            slow_for_group_0(algorithm._gradient.__wrapped__, tmp_path)
+        )
+        metrics = steps(algorithm, 2)
+        assert max(each["staleness_max"] for each in metrics) <= 4 + SMALL["env_groups"] - 1
+        algorithm.close()
+
+    def test_a_worker_and_a_shard_die(self, tmp_path):
+        algorithm = started(shards=2)
+        gradient = dies_once(algorithm._gradient.__wrapped__, tmp_path / "died")
+        algorithm._gradient = engine.remote(num_returns=5)(gradient)
+        steps(algorithm, 2)
+        assert (tmp_path / "died").exists()
+        assert algorithm._server is not None
+        before = algorithm._server.version
+        engine.kill(algorithm._server._shards[1], no_restart=False)
+        metrics = steps(algorithm, 2)[-1]
+        assert algorithm._server.version == before + 16
+        assert all(math.isfinite(value) for value in metrics.values())
+        algorithm.close()
+
+    def test_a_shard_comes_back_from_its_checkpoint(self):
+        server = ParameterServer(np.zeros(4, np.float32), 2, "rmsprop")
+        one = [engine.put(np.ones(2, np.float32)) for _ in range(2)]
+        for _ in range(250):
+            server.apply(one, 0.01)
+        there = np.concatenate(engine.get(server.parameters()))
+        engine.kill(server._shards[0], no_restart=False)
+        again = np.concatenate(engine.get(server.parameters()))
+        assert (again[2:] == there[2:]).all()
+        assert (there[:2] < again[:2]).all() and (again[:2] < -0.5).all()  # 50 gradients are lost at most
+        server.close()
+
+
+def slow_for_group_0(function: Any, folder: Path) -> Any:
+    def gradient(spec: Any, state: Any, *rest: Any) -> Any:
+        import time
+
+        if state.group:
+            (folder / f"{state.group}-{state.version}").touch()
+        else:  # until others have gone on, or are held back
+            seen = -1
+            while (count := len(list(folder.iterdir()))) != seen:
+                seen = count
+                time.sleep(0.2)
+        return function(spec, state, *rest)
+
+    return gradient
+
+
+def dies_once(function: Any, mark: Path) -> Any:
+    def gradient(*args: Any) -> Any:
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args)
+
+    return gradient
+
+
+def test_shards_are_plain_objects():
+    shard = Shard("adam", np.zeros(3, np.float32))
+    shard.apply(np.ones(3, np.float32), 0.1)
+    other = Shard("adam", np.zeros(3, np.float32))
+    other.load_checkpoint(shard.save_checkpoint())
+    for each in (shard, other):
+        each.apply(np.ones(3, np.float32), 0.1)
+    assert shard.parameters().tobytes() == other.parameters().tobytes()
