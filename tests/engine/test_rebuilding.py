@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 
 import numpy as np
@@ -237,6 +238,18 @@ def test_what_was_made_from_a_put_of_a_task(tmp_path):
     assert (noted(tmp_path, "parent"), noted(tmp_path, "double")) == (2, 2)
 
 
+def test_a_parent_whose_children_were_freed(tmp_path):
+    @engine.remote
+    def parent():
+        return engine.get(double.remote(ones.remote(tmp_path), tmp_path)) + 1
+
+    ref = made(parent.remote())
+    wait_for(lambda: tracked_objects() == 1, "the children are freed")
+    lose(ref)
+    assert engine.get(ref)[0] == 3
+    assert (noted(tmp_path, "ones"), noted(tmp_path, "double")) == (2, 2)
+
+
 def test_a_put_that_is_not_put_again(tmp_path):
     @engine.remote
     def puts_once():
@@ -387,3 +400,49 @@ def test_a_chain_is_replayed_from_its_last_copy(tmp_path):
         events = [event.subject for event in reader.events() if event.kind == "rebuilt"]
     assert 0 < len(events) - events.index(task) <= 2 * MOST_LINKS
     assert noted(tmp_path, "ones") == 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_random_graph_with_random_losses(seed, tmp_path):
+    """Every value is right in the end, whatever was freed and lost meanwhile."""
+    forever = {"max_retries": -1}
+
+    @engine.remote(**forever)
+    def leaf(number):
+        return np.full(SIZE, number)
+
+    @engine.remote(**forever)
+    def sum_of(*arrays):
+        return np.full(SIZE, sum(int(array[0]) for array in arrays) % 1000)
+
+    @engine.remote(**forever)
+    def sum_inside(refs):
+        return engine.get(sum_of.remote(*refs)) + 1
+
+    @engine.remote(**forever)
+    def put_inside(array):
+        return [engine.put(array + 2)]
+
+    chance = random.Random(seed)
+    alive = [(leaf.remote(number), number) for number in range(4)]
+    for number in range(120):
+        parts = [chance.choice(alive) for _ in range(chance.randint(1, 3))]
+        refs, value = [ref for ref, _ in parts], sum(value for _, value in parts) % 1000
+        what = chance.randrange(6)
+        if what == 0:
+            alive.append((leaf.remote(number), number))
+        elif what == 1:
+            alive.append((sum_of.remote(*refs), value))
+        elif what == 2:
+            alive.append((sum_inside.remote(refs), value + 1))
+        elif what == 3:
+            (put,) = engine.get(put_inside.remote(refs[0]))
+            alive.append((put, parts[0][1] + 2))
+        elif what == 4:
+            assert engine.get(refs[0])[0] == parts[0][1]
+        else:
+            lose(made(refs[0]))
+        while len(alive) > 12:
+            del alive[chance.randrange(len(alive))]
+    for ref, value in alive:
+        assert (engine.get(ref) == value).all()
