@@ -142,6 +142,19 @@ def test_chaos_compares_every_result_and_says_what_it_killed(tmp_path: Path) -> 
     assert document["deaths_seen"] >= 1 and max(document["longest_stall_s"].values()) > 0
 
 
+def test_recovery_measures_what_deaths_cost(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    done = run_program("recovery.py", "--calls", "60", "--checkpoint-every", "20", "--kills", "1", "--json", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(path.read_text())
+    (sample,) = document["actor"]
+    assert sample["calls"] == 60 and 0 <= sample["run_again"] <= 20
+    (run,) = document["chains"]
+    assert run["before"] > 0 and sum(run["tasks_per_bin"]) > run["before"]
+    assert len(document["callers"]) == 3
+    assert all(wait > 0 for waits in document["callers"].values() for each in waits.values() for wait in each)
+
+
 WRONG = """
 import sys
 sys.path.insert(0, {folder!r})
