@@ -14,7 +14,7 @@ from rlflow.engine.control_store import StoreReader
 from rlflow.engine.exceptions import TaskError, WorkerCrashedError
 from rlflow.engine.node.doubts import Doubt, Doubts
 from rlflow.engine.node.leases import Task
-from rlflow.engine.testing import drop, inject, kill_at_task
+from rlflow.engine.testing import drop, engine_processes, inject, kill_at_task
 
 
 @engine.remote
@@ -145,6 +145,21 @@ def test_an_owner_that_dies_is_not_waited_for(tmp_path):
         os.kill(owner, signal.SIGKILL)
         wait_for(lambda: runs.read_text() == "xx", "it is run again")
         wait_for(lambda: not unfinished(), "it ends")
+
+
+def test_the_node_dies_with_the_worker(tmp_path):
+    runs = tmp_path / "runs"
+    with inject(drop(m.Done, sender="w*", times=1)):
+        start_engine(num_cpus=1)
+        seen = drawn.remote(runs)
+        again = first_of.remote(seen)
+        number, pid = engine.get(seen)
+        daemon = engine_processes().daemon
+        os.kill(daemon, signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        os.kill(daemon, signal.SIGKILL)
+        assert engine.get(again) == number
+        assert runs.read_text() == "x"
 
 
 def test_a_task_in_doubt_can_be_cancelled(tmp_path):
