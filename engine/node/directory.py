@@ -27,53 +27,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Literal
 
 from ..departed import Departed
 from ..ids import OBJECT_BYTES, task_of
-from ..messages import Dep, Failed, Inline, Shm, Value, Wire
+from ..messages import Dep, Failed, Inline, Shm, Value
 from .leases import Task
-
-
-class Record:
-    """A tracked object."""
-
-    __slots__ = ("copies", "holders", "owner", "released", "value", "written")
-
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
-        self.value: Value | None = None
-        self.released = False
-        self.holders: dict[bytes, int] = {}
-        self.copies: tuple[Shm, ...] = ()
-        """Earlier ones, of an owner that died and put the object again when it was run once more."""
-        self.written = False
-        """A snapshot was taken of it."""
-
-
-class Snapshot(Wire):
-    """A record, as it is remembered."""
-
-    owner: str
-    released: bool
-    value: Value | None
-    in_store: bool
-    """The value is the one that the control store has."""
-    holders: dict[bytes, int]
-    copies: tuple[Shm, ...]
-    lost: list[bytes] | None = None
-    """What was inside, if its memory is gone."""
-
-
-@dataclass
-class Freed:
-    """What became free: blocks, and objects (for actor handles)."""
-
-    blocks: list[Shm] = field(default_factory=list)
-    objects: list[bytes] = field(default_factory=list)
-    unseen: list[bytes] = field(default_factory=list)
-    """Objects that are needed no more, of which nothing was known here: they may be to come."""
+from .records import Freed, Record, Snapshot
 
 
 class Directory:
@@ -172,7 +132,7 @@ class Directory:
             if not self._missing[waiter.id]:
                 del self._missing[waiter.id]
                 ready.append(waiter)
-        _merge(freed, self._collect(object_id))
+        freed.add(self._collect(object_id))
         return ready, askers, freed
 
     def moves(self, object_id: bytes, value: Shm) -> Shm:
@@ -248,7 +208,7 @@ class Directory:
             record = self._records.get(inner)
             if inner not in inside and record is not None and record.holders.pop(object_id, None) is not None:
                 self.changed.add(inner)
-                _merge(freed, self._collect(inner))
+                freed.add(self._collect(inner))
         return freed
 
     # ------------------------------------------------------------ holding
@@ -320,7 +280,7 @@ class Directory:
                 record.released = touched = True
             if touched:
                 self.changed.add(object_id)
-                _merge(freed, self._collect(object_id))
+                freed.add(self._collect(object_id))
         return freed
 
     def task_ended(self, task_id: bytes, objects: list[bytes]) -> Freed:
@@ -330,7 +290,7 @@ class Directory:
             record = self._records.get(object_id)
             if record is not None and record.holders.pop(task_id, None) is not None:
                 self.changed.add(object_id)
-                _merge(freed, self._collect(object_id))
+                freed.add(self._collect(object_id))
         return freed
 
     def held_by(self, holder: bytes) -> Counter[bytes]:
@@ -467,9 +427,3 @@ class Directory:
                         if inner_record.written:
                             self.changed.add(inner)
         return freed
-
-
-def _merge(into: Freed, more: Freed) -> None:
-    into.blocks += more.blocks
-    into.objects += more.objects
-    into.unseen += more.unseen

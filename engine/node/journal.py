@@ -29,7 +29,8 @@ from ..ids import TASK_BYTES
 from ..messages import Shm, Wire
 from .actors import Actor, ActorTable
 from .ancestry import Ancestry
-from .directory import Directory, Snapshot
+from .directory import Directory
+from .records import Snapshot
 
 if TYPE_CHECKING:
     from .leases import Task

@@ -12,8 +12,8 @@ from .. import messages as m
 from ..ids import HANDLE_INDEX, object_id, task_of
 from ..store.segment import owner_of
 from .ancestry import Ancestry
-from .directory import Freed
 from .payload import needed_by
+from .records import Freed
 
 if TYPE_CHECKING:
     from .daemon import Daemon

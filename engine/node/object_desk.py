@@ -14,7 +14,8 @@ from ..exceptions import ObjectLostError
 from ..ids import HANDLE_INDEX, task_of
 from ..serialization import dump_engine_error
 from ..store.segment import owner_of
-from .directory import Directory, Freed
+from .directory import Directory
+from .records import Freed
 from .spilling_desk import SpillingDesk
 
 if TYPE_CHECKING:

@@ -46,6 +46,8 @@ class RebuildDesk:
         """By task that is run again: the lost objects it is to put again."""
         self._claimants: dict[bytes, list[str]] = {}
         """By task that is run again: processes that submitted it once more and wait for it."""
+        self._told: set[str] = set()
+        """Lost segments of which all processes have been told."""
 
     # ------------------------------------------------------------ loss
 
@@ -60,8 +62,10 @@ class RebuildDesk:
         self._node.objects.directory.lose(oid)
         self._node.objects.spilling.gone(oid)
         self._node.store.add_event("lost", oid.hex(), f"its memory {value.segment} is gone")
-        for process in self._node.roles:
-            self._node.post(process, m.LookAfterMemory())
+        if value.segment not in self._told:
+            self._told.add(value.segment)
+            for process in self._node.roles:
+                self._node.post(process, m.LookAfterMemory())
         return True
 
     def sought(self, oid: bytes) -> m.Value | None:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlflow.engine.messages import Inline, Shm
-from rlflow.engine.node.directory import Directory, Freed
+from rlflow.engine.node.directory import Directory
+from rlflow.engine.node.records import Freed
 
 INNER, OUTER = b"inner", b"outer"
 ORDER = st.lists(st.integers(0, 1000), min_size=60, max_size=60)
