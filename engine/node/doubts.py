@@ -43,6 +43,10 @@ class Doubts:
         """What the owners are to be asked about one dead worker."""
         return [(owner, doubts) for (owner, dead), doubts in self._asked.items() if dead == worker]
 
+    def about(self, task: Task) -> str:
+        """The dead worker because of which the task is in doubt; empty if it is not."""
+        return next((worker for (_, worker), doubts in self._asked.items() if any(d.task is task for d in doubts)), "")
+
     def answered(self, owner: str, worker: str) -> list[Doubt]:
         return self._asked.pop((owner, worker), [])
 

@@ -47,7 +47,7 @@ class TaskDesk:
         self.batches = 0
         """Of tasks that have arrived so far."""
         self.owners: Owners[Task] = Owners()
-        self._doubts = Doubts()
+        self.doubts = Doubts()
         self._functions: dict[bytes, None] = {}
         """Those that were stored, the last one last; of one that was forgotten here the same is stored once more."""
         self.repeated = False
@@ -268,16 +268,16 @@ class TaskDesk:
             if task.exclusive:
                 self._node.actors.lost(task, reason)
             elif owner in self._node.roles and owner != worker:  # it may have heard more than we
-                self._doubts.add(owner, worker, Doubt(task, reason, error_class))
+                self.doubts.add(owner, worker, Doubt(task, reason, error_class))
             else:
                 self._crashed(task, worker, reason, error_class)
-        for owner, doubts in self._doubts.asked(worker):
+        for owner, doubts in self.doubts.asked(worker):
             tasks = [(doubt.task.id, doubt.task.payload.spec.num_returns) for doubt in doubts]
             self._node.post(owner, m.Recall(worker, tasks))
 
     def on_recalled(self, sender: str, message: m.Recalled) -> None:
         ended = dict(message.ended)
-        for task, reason, error_class in self._doubts.answered(sender, message.worker):
+        for task, reason, error_class in self.doubts.answered(sender, message.worker):
             if task.state == GONE:  # cancelled meanwhile
                 continue
             values = ended.get(task.id)
@@ -302,7 +302,7 @@ class TaskDesk:
     def owner_ended(self, owner: str) -> None:
         """It takes no results any more, and answers nothing."""
         self.release(self.owners.ended(owner))
-        for worker, (task, reason, error_class) in self._doubts.owner_ended(owner):
+        for worker, (task, reason, error_class) in self.doubts.owner_ended(owner):
             if task.state != GONE:
                 self._crashed(task, worker, reason, error_class)
 

@@ -66,6 +66,11 @@ class WhyDesk:
             there = amounts({name: capacity.get(name, 0) for name in task.demand})
             return m.Reason(NEVER, f"{label} can never run: it asks for {amounts(task.demand)}, the engine has {there}")
         owner = task.payload.spec.owner
+        dead = self._node.tasks.doubts.about(task)
+        if dead:
+            return m.Reason(
+                WAITING, f"{label} was begun by {dead}, which died; {owner} has not said yet whether it has a result"
+            )
         return m.Reason(QUEUED, f"{label} is held back: {owner} does not take the results that are sent to it")
 
     def _assigned(self, task: Task, label: str) -> m.Reason:

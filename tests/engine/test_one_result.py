@@ -171,6 +171,7 @@ def test_a_task_in_doubt_can_be_cancelled(tmp_path):
         os.kill(owner, signal.SIGSTOP)
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: engine.available_resources()["CPU"] == 1, "the node knows of the death")
+        assert "has not said yet whether it has a result" in str(engine.why(inner))
         engine.cancel(inner)
         wait_for(lambda: not unfinished(), "it ends")
         os.kill(owner, signal.SIGCONT)
@@ -187,6 +188,7 @@ def test_doubts_are_answered_by_owner_and_worker():
     doubts.add("w5", "w1", second)
     doubts.add("w5", "w2", third)
     assert doubts.asked("w1") == [("driver", [first]), ("w5", [second])]
+    assert doubts.about(first.task) == "w1" and not doubts.about(Task(b"1", b"f", {}))
     assert doubts.answered("driver", "w1") == [first]
     assert doubts.answered("driver", "w1") == []
     assert doubts.owner_ended("w5") == [("w1", second), ("w2", third)]
