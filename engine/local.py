@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import machine
+from . import machine, stacks
 from . import messages as m
 from .control_store import DEFAULT_LIMIT, StoreReader
 from .exceptions import StartupError
@@ -24,6 +25,9 @@ from .timeline import trace_events
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+STACK_SECONDS = 0.2
+"""In which a process that was asked for its stack has written it."""
+
 STORE_SHARE = 0.3
 """Of the machine's memory, for large objects, if it is not said otherwise."""
 
@@ -96,6 +100,7 @@ class LocalBackend(ProcessBackend):
     def await_welcome(self) -> None:
         self.greet()
         if not self.endpoint.wait_until(lambda: self.welcome or bool(self.failure), START_SECONDS):
+            self._have_stacks_logged()
             raise StartupError(f"the engine did not start within {START_SECONDS:g} s.\n{self._logs()}")
         if self.failure:
             raise StartupError(self.failure)
@@ -109,6 +114,13 @@ class LocalBackend(ProcessBackend):
         """Called by the endpoint when the supervisor is gone."""
         self.failure = f"the engine ended unexpectedly.\n{self._logs()}".rstrip()
         self.objects.give_up()
+
+    def _have_stacks_logged(self) -> None:
+        """Of the zygote, above all, which may hang in an import."""
+        supervisor = self._supervisor.pid
+        for child in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
+            stacks.ask_for(int(child))
+        time.sleep(STACK_SECONDS)
 
     def _logs(self) -> str:
         texts = []

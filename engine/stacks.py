@@ -2,8 +2,9 @@
 
 A worker may be in C code that keeps the interpreter's lock: then no Python runs in it, in no thread. A signal handler
 in C does. ``faulthandler`` has one that writes the Python stacks of all threads to a file descriptor, here the
-worker's log. A process that has no such handler would be killed by the signal, so it is looked at first: a worker that
-has just been forked has none, nor has a program that a task has put in its place with ``exec``.
+worker's log. Workers have it from the zygote, before they run any code of their own. A process without such a handler
+would be killed by the signal, so it is looked at first: a program that a task has put in its place with ``exec`` has
+none.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LOG = 2
 
 
 def can_be_asked_for() -> None:
-    """In a worker: from now on :func:`ask_for` works."""
+    """In the zygote, and so in what it forks: from now on :func:`ask_for` works."""
     faulthandler.register(SIGNAL, file=LOG, all_threads=True)
 
 

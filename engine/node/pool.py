@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from dataclasses import dataclass
 
@@ -27,8 +28,8 @@ class Process:
     environment: str = ""
     leaving: bool = False
     """It was told to exit, so its end is no accident."""
-    forked: float = 0.0
-    """When, on the monotonic clock; or when this node heard of it."""
+    since: float = 0.0
+    """When it was asked for; once it has a pid, when it was forked or this node heard of it. On the monotonic clock."""
     late: bool = False
     """It was given up because it did not start."""
 
@@ -42,7 +43,7 @@ class WorkerPool:
         self._inbox = inbox
         self.processes: dict[str, Process] = {}
         self.starting: set[str] = set()
-        """Those that have been forked and have not said anything yet."""
+        """Those that were asked for and have not said anything yet."""
         self.ready = False
         """The zygote has imported everything: workers can be forked."""
         self.count = 0
@@ -69,7 +70,8 @@ class WorkerPool:
         for _ in range(count):
             self.count += 1
             worker = f"w{self.count}"
-            self.processes[worker] = Process(worker, environment=environment)
+            self.processes[worker] = Process(worker, environment=environment, since=time.monotonic())
+            self.starting.add(worker)
             self._socket.sendall(f"fork {worker} {self._inbox} {environment}\n".encode())
 
     def take_over(self, known: dict[str, int]) -> list[tuple[Process, int]]:
@@ -116,7 +118,7 @@ class WorkerPool:
             worker, pid, environment = [*rest, ""][:3]
             process = self.processes.setdefault(worker, Process(worker, environment=environment))
             process.pid = int(pid)
-            process.forked = time.monotonic()
+            process.since = time.monotonic()
             self.starting.add(worker)
 
     def _lines(self) -> list[str]:
@@ -140,8 +142,14 @@ class WorkerPool:
         self.starting.discard(process.id)
 
     def late(self, since: float) -> list[Process]:
-        """Those that were forked before that and are starting still."""
-        return [self.processes[worker] for worker in self.starting if self.processes[worker].forked <= since]
+        """Those that are starting still, and were forked before that, or asked for and not even forked."""
+        if not self.ready:  # the zygote imports what its user wants, which may take a while
+            return []
+        return [process for worker in self.starting if (process := self.processes[worker]).since <= since]
+
+    def zygote_pid(self) -> int:
+        pid, _, _ = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
 
     def buried(self) -> None:
         """What followed from the ends of workers is in the control store: notes and sockets can go."""

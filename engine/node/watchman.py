@@ -43,6 +43,8 @@ STACK_SECONDS = 1.0
 """After which a stack that was asked for is in the log, if the process can run at all."""
 
 LONGEST_STACK = 8000
+ZYGOTE = "zygote"
+"""Among suspects; its log has that name."""
 
 
 @dataclass
@@ -69,6 +71,7 @@ class Watchman:
         self._pulse = Pulse(silence)
         self._pause = min(silence, self._start) / LOOKS
         self._suspects: dict[str, _Suspect] = {}
+        self._zygote_reported = False
         self._forced: dict[bytes, tuple[str, float]] = {}
         """Tasks that were cancelled by force: their worker, and until when it may end itself."""
         self.next_look = 0.0
@@ -81,17 +84,20 @@ class Watchman:
         found = self._pulse.look(now, self._signs())
         for worker in found.ask:
             node.post(worker, m.Ping())
+        processes = node.pool.processes
         for worker, lasts in found.silent:
             why = "it may be in C code that keeps the interpreter's lock, or be stopped"
-            self._suspect(worker, "hung", f"has not answered for {seconds(lasts)}; {why}", now)
+            self._suspect(processes[worker], "hung", f"has not answered for {seconds(lasts)}; {why}", now)
         for worker in found.back:
             self._tell(f"worker {worker} answers again")
         for worker, lasts in found.overdue:
-            self._suspect(worker, "overdue", f"has been in it for {seconds(lasts)}, which is unusual", now)
+            self._suspect(processes[worker], "overdue", f"has been in it for {seconds(lasts)}, which is unusual", now)
         for process in node.pool.late(now - self._start):
-            if process.id not in self._suspects:
+            if not process.pid:
+                self._look_at_zygote(process, now)
+            elif process.id not in self._suspects:
                 process.late = True
-                self._suspect(process.id, "late", f"has not started within {seconds(self._start)} and is killed", now)
+                self._suspect(process, "late", f"has not started within {seconds(self._start)} and is killed", now)
         for task_id, (worker, until) in list(self._forced.items()):
             if now >= until:
                 del self._forced[task_id]
@@ -134,19 +140,28 @@ class Watchman:
 
     # ------------------------------------------------------------ reports
 
-    def _suspect(self, worker: str, kind: str, what: str, now: float) -> None:
+    def _suspect(self, process: Process, kind: str, what: str, now: float) -> None:
         """Asks for the stack; the report is written when it is there."""
-        process = self._node.pool.processes.get(worker)
-        if process is None or not process.pid or worker in self._suspects:
+        if not process.pid or process.id in self._suspects:
             return
-        log = self._node.session.log(worker)
+        log = self._node.session.log(process.id)
         size = log.stat().st_size if log.exists() else 0
-        text = f"worker {worker} (pid {process.pid}, {stacks.state(process.pid)}){self._work(worker)} {what}"
+        name = process.id if process.id == ZYGOTE else f"worker {process.id}"
+        text = f"{name} (pid {process.pid}, {stacks.state(process.pid)}){self._work(process.id)} {what}"
         stacks.ask_for(process.pid)
-        self._suspects[worker] = _Suspect(process, text, kind, size, now + STACK_SECONDS, doomed=kind == "late")
+        self._suspects[process.id] = _Suspect(process, text, kind, size, now + STACK_SECONDS, doomed=kind == "late")
+
+    def _look_at_zygote(self, waits: Process, now: float) -> None:
+        """It has not even forked a worker that was asked for. Nobody can take its place, so that is said once."""
+        if not self._zygote_reported:
+            self._zygote_reported = True
+            zygote = Process(ZYGOTE, self._node.pool.zygote_pid())
+            self._suspect(zygote, "hung", f"has not forked {waits.id} within {seconds(self._start)}", now)
 
     def _work(self, worker: str) -> str:
         """What it does, as part of a sentence."""
+        if worker == ZYGOTE:
+            return ", which forks the workers,"
         for each in self._workers(worker):
             if each.actor is not None:
                 return f", which is {self._node.why.label(each.actor)},"
@@ -156,7 +171,7 @@ class Watchman:
 
     def _report(self, suspect: _Suspect) -> None:
         process = suspect.process
-        if self._node.pool.processes.get(process.id) is not process:  # it has ended meanwhile
+        if process.id != ZYGOTE and self._node.pool.processes.get(process.id) is not process:  # it has ended meanwhile
             return
         stack = self._stack(suspect)
         if suspect.doomed:
@@ -165,8 +180,8 @@ class Watchman:
                 self._tell(suspect.text + stack)
             return
         self._node.store.add_event(suspect.kind, process.id, suspect.text + stack)
-        ends = "engine.cancel(ref, force=True) or engine.kill(actor)"
-        self._tell(f"{suspect.text}. It is left alone; {ends} ends it{stack}")
+        ends = "" if process.id == ZYGOTE else "; engine.cancel(ref, force=True) or engine.kill(actor) ends it"
+        self._tell(f"{suspect.text}. It is left alone{ends}{stack}")
 
     def _stack(self, suspect: _Suspect) -> str:
         try:

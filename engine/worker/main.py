@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import api, runtime_env, stacks
+from .. import api, runtime_env
 from .. import messages as m
 from ..exceptions import RuntimeEnvSetupError
 from ..session import Session
@@ -28,7 +28,6 @@ def run(session: Session, worker: str, node_inbox: str, environment: str) -> int
     """Runs tasks until the node says that it is enough; returns the exit code. ``node_inbox``: the node's right now."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the driver
     faulthandler.enable()
-    stacks.can_be_asked_for()
     with suppress(OSError):  # not everywhere allowed
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # until a task with GPUs comes

@@ -32,6 +32,7 @@ import traceback
 from collections import deque
 from contextlib import suppress
 
+from .. import stacks
 from ..session import Session
 from ..supervisor import PR_SET_PDEATHSIG
 
@@ -44,6 +45,7 @@ ENDS_REMEMBERED = 1000
 
 
 def main(folder: str) -> None:
+    stacks.can_be_asked_for()  # an import may hang, or what a module does around a fork
     session = Session.read(folder)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(f"{folder}/zygote.sock")

@@ -13,7 +13,7 @@ from drivers import Driver
 from waiting import is_gone, wait_for
 
 from rlflow import engine
-from rlflow.engine import api
+from rlflow.engine import api, local
 from rlflow.engine.exceptions import EngineStateError, StartupError
 
 
@@ -110,6 +110,54 @@ def test_when_all_workers_hang_as_they_start_the_error_has_their_stacks(module, 
         wait_for(lambda: api.current_backend().failure, "the engine gives up")
         engine.get(engine.remote(os.getpid).remote())
     engine.shutdown()
+
+
+def test_an_import_that_hangs_is_in_the_error(module, monkeypatch, tmp_path):
+    class FromTheImportOn(float):
+        """That many seconds, however long it takes to get there."""
+
+        def __radd__(self, now):
+            wait_for((tmp_path / "imports").exists, "the zygote imports it")
+            return time.monotonic() + float(self)
+
+    name = module(
+        "hangs_at_import",
+        f"import time\ndef at_import():\n    open({str(tmp_path / 'imports')!r}, 'w').close()\n    time.sleep(1000)\n"
+        "at_import()\n",
+    )
+    monkeypatch.setattr(local, "START_SECONDS", FromTheImportOn(0.3))
+    with pytest.raises(StartupError, match=r"(?s)did not start within 0.3 s.*--- zygote:.*in at_import\n"):
+        engine.init(num_cpus=1, preload=[name])
+    assert not engine.is_initialized()
+
+
+def test_a_zygote_that_does_not_fork_is_reported(module, monkeypatch, tmp_path, caplog):
+    """What a module does around a fork may hang, with its locks."""
+    monkeypatch.setenv("RLFLOW_WORKER_START_SECONDS", "3")
+    name = module(
+        "hangs_at_fork",
+        "import os, time\ndef hangs_before_the_third():\n"
+        "    hangs_before_the_third.forks = getattr(hangs_before_the_third, 'forks', 0) + 1\n"
+        f"    while hangs_before_the_third.forks == 3 and not os.path.exists({str(tmp_path / 'go')!r}):\n"
+        "        time.sleep(0.01)\n"
+        "os.register_at_fork(before=hangs_before_the_third)\n",
+    )
+
+    @engine.remote
+    class Actor:
+        def answer(self):
+            return 1
+
+    engine.init(num_cpus=1, preload=[name])
+    try:
+        actors = [Actor.remote() for _ in range(3)]
+        wait_for(lambda: "in hangs_before_the_third" in caplog.text, "it is reported")
+        said = r"zygote \(pid \d+, .*\), which forks the workers, has not forked w3 within 3.0 s"
+        assert re.search(said, caplog.text)
+        (tmp_path / "go").touch()
+        assert engine.get([actor.answer.remote() for actor in actors]) == [1, 1, 1]
+    finally:
+        engine.shutdown()
 
 
 def test_init_twice_leaves_the_first_as_it_was():
