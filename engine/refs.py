@@ -58,7 +58,10 @@ class ObjectRef:
     Pass it to other tasks at top level to have it replaced by its value there; nested in data it stays a ref.
     """
 
-    __slots__ = ("__weakref__", "_id", "_release")
+    __slots__ = ("__weakref__", "_id", "_loan", "_release")
+
+    _loan: object
+    """Only while it is one of many that came out of a container and has not been used (see ``objects.Loan``)."""
 
     def __init__(self, object_id: bytes, release: Callable[[bytes], None] | None = None) -> None:
         self._id = object_id
@@ -129,3 +132,7 @@ def _adopt(object_id: bytes) -> ObjectRef:
     if _host is None:
         raise EngineStateError("an ObjectRef was unpickled where no engine is running: call engine.init() first")
     return _host.adopt(object_id)
+
+
+ADOPT = _adopt
+"""What a ref is pickled as a call of."""

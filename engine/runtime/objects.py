@@ -18,7 +18,7 @@ import msgspec
 
 from .. import messages as m
 from ..ids import HANDLE_INDEX, task_of
-from ..refs import ObjectRef
+from ..refs import ADOPT, ObjectRef
 
 
 class Entry(msgspec.Struct, eq=False, gc=False):
@@ -42,6 +42,26 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     callbacks: list[Callable[[], None]] | None = None
 
 
+class Loan:
+    """What many refs that came out of a container have in common until they are used: they keep it alive.
+
+    Most of ten thousand refs are never used, or once, by somebody else. They need no entry of their own meanwhile: the
+    container holds the objects. :meth:`ObjectTable.count` gives an entry to one that is about to be used.
+    """
+
+    __slots__ = ("container", "table")
+
+    def __init__(self, container: ObjectRef, table: ObjectTable) -> None:
+        self.container = container
+        self.table = table
+
+
+class Lent(dict[bytes, ObjectRef]):
+    """Refs on loan, by id; those that are not to be lent are adopted."""
+
+    __missing__ = staticmethod(ADOPT)
+
+
 class ObjectTable:
     """Entries by object id. Thread-safe where threads meet: counts change under ``lock``."""
 
@@ -52,6 +72,8 @@ class ObjectTable:
         self.released: deque[bytes] = deque()
         self.release = self.released.append
         self.lock = threading.RLock()
+        self.lends = False
+        """Whether refs have been on loan here."""
         self.on_handle_gone: Callable[[bytes], None] = lambda actor: None
         """Called when this process has no handle of an actor any more."""
 
@@ -106,6 +128,41 @@ class ObjectTable:
                 elif entry.pins is None:
                     entry.pins = container
         return ObjectRef(object_id, self.release)
+
+    def lend(self, object_ids: list[bytes], container: ObjectRef) -> Lent:
+        """Refs to the objects inside a container, without entries: as far as there are none, and no actors' handles."""
+        self.lends = True
+        loan = Loan(container, self)
+        lent = Lent()
+        entries, new = self.entries, ObjectRef.__new__
+        for object_id in object_ids:
+            if object_id not in entries and object_id[-2:] != HANDLE_INDEX:
+                ref = lent[object_id] = new(ObjectRef)
+                ref._id = object_id
+                ref._release = None
+                ref._loan = loan
+        return lent
+
+    def count(self, ref: ObjectRef) -> None:
+        """A ref is about to be used: if it is on loan it gets an entry, or is counted in the one that there is.
+
+        Raises KeyError when it is on loan from an engine that was shut down.
+        """
+        with self.lock:
+            loan = getattr(ref, "_loan", None)
+            if loan is None:
+                return
+            if loan.table is not self:
+                raise KeyError(ref._id)
+            entry = self.entries.get(ref._id)
+            if entry is None:
+                self.entries[ref._id] = Entry(False, 1, pins=[loan.container])
+            else:
+                entry.count += 1
+                if not entry.owned and not entry.registered and entry.pins is None:
+                    entry.pins = [loan.container]
+            ref._release = self.release
+            del ref._loan
 
     def pin(self, object_id: bytes) -> None:
         """Arrays over the object's memory are about to live here; ends when ``released`` gets its id."""

@@ -253,6 +253,10 @@ class ProcessBackend:
     def entries_of(self, refs: Sequence[ObjectRef]) -> list[Entry]:
         entries = self.objects.entries
         try:
+            if self.objects.lends:
+                for ref in refs:
+                    if ref._release is None:
+                        self.objects.count(ref)
             return [entries[ref._id] for ref in refs]
         except KeyError as error:
             raise ObjectLostError(

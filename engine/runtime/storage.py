@@ -10,11 +10,12 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .. import messages as m
 from ..refs import ObjectRef
-from ..serialization import INLINE_BYTES, Serialized, load_error, loads
+from ..serialization import INLINE_BYTES, Serialized, load_error, loads, loads_lending
 from ..session import Session
 from ..store.arena import Arena
 from ..store.reader import SegmentReader, StaleAddress
@@ -133,27 +134,31 @@ class Storage:
             raise StaleAddress("it is being looked for")
         if value.refs and not self.unpickling.lent and _is_small(value):
             return self._load_container(oid, value)
-        return self._load(oid, value)
+        return self._load(oid, value, loads)
 
     def _load_container(self, oid: bytes, value: m.Inline | m.Shm) -> Any:
         """A value with refs inside that shall keep it alive as long as they live."""
         outer = self.unpickling.pins
-        self.unpickling.pins = [self._objects.adopt(oid, register=False)]
-        collecting = len(value.refs) > MANY and gc.isenabled()
-        if collecting:  # it would run again and again over what has just been made, and find nothing
-            gc.disable()
+        container = self._objects.adopt(oid, register=False)
+        self.unpickling.pins = [container]
         try:
-            return self._load(oid, value)
+            if len(value.refs) <= MANY:
+                return self._load(oid, value, loads)
+            collecting = gc.isenabled()
+            gc.disable()  # it would run again and again over what has just been made, and find nothing
+            try:
+                return self._load(oid, value, partial(loads_lending, refs=self._objects.lend(value.refs, container)))
+            finally:
+                if collecting:
+                    gc.enable()
         finally:
             self.unpickling.pins = outer
-            if collecting:
-                gc.enable()
 
-    def _load(self, oid: bytes, value: m.Inline | m.Shm) -> Any:
+    def _load(self, oid: bytes, value: m.Inline | m.Shm, unpickle: Callable[..., Any]) -> Any:
         if isinstance(value, m.Inline):
-            return loads(value.data, buffers=value.buffers)
+            return unpickle(value.data, buffers=value.buffers)
         self._objects.pin(oid)
-        return self.reader.load(oid, value)
+        return self.reader.load(oid, value, unpickle)
 
     def close(self) -> None:
         self.reader.close()

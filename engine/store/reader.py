@@ -56,7 +56,7 @@ class SegmentReader:
 
         self._pins: dict[int, _Pin] = {}
 
-    def load(self, object_id: bytes, value: Shm) -> Any:
+    def load(self, object_id: bytes, value: Shm, unpickle: Callable[..., Any] = loads) -> Any:
         """The value. ``unpin`` is called once: when the last array over it has gone, or at once if there is none.
 
         When this raises, it is called at the latest when the error is gone. Raises StaleAddress when the block has
@@ -85,8 +85,8 @@ class SegmentReader:
             parts.append(base[at : at + size])
             at += align(size)
         if len(parts) == 1:  # no buffers: unpickling copies everything
-            return loads(parts[0].data)
-        return loads(parts[0].data, buffers=parts[1:])
+            return unpickle(parts[0].data)
+        return unpickle(parts[0].data, buffers=parts[1:])
 
     def pinned(self) -> set[bytes]:
         """The objects over which there are arrays here, or somebody is about to make some."""
