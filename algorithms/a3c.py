@@ -24,7 +24,8 @@ from .advantages import flatten
 from .base import Algorithm
 from .config import AlgorithmConfig, RolloutConfig
 from .envs import spaces_of
-from .errors import StateError, TrainingDivergedError
+from .episodes import EpisodeLog
+from .errors import TrainingDivergedError
 from .evaluation import Evaluation, evaluate
 from .parameter_server import Optimizer, ParameterServer
 from .policies.actor_critic import MlpActorCritic
@@ -32,7 +33,7 @@ from .policies.mlp import Activation, Floats
 from .rollout import RolloutReport, RolloutSpec, RolloutState, forget, initial_state, rollout
 from .schedules import Schedule, value_at
 from .seeding import Role, generator
-from .states import pack_rollout_state, unpack_rollout_state
+from .states import pack_rollout_state, unpack_groups
 
 if TYPE_CHECKING:  # torch is imported where gradients are taken
     import torch
@@ -153,8 +154,7 @@ class A3C(Algorithm):
         super().__init__(config, total_env_steps)
         assert isinstance(config, A3CConfig)
         self.config = config
-        self.episodes = 0
-        self._recent: deque[tuple[float, int]] = deque(maxlen=100)
+        self.episodes = EpisodeLog()
         self._run = ""
         self._server: ParameterServer | None = None
         self._working: dict[engine.ObjectRef, tuple[int, int, list[engine.ObjectRef]]] = {}
@@ -230,8 +230,7 @@ class A3C(Algorithm):
         staleness = server.version - version
         server.apply(slices, value_at(self.config.learning_rate, self.progress))
         self._waiting.append(group)
-        self._recent.extend(zip(report.episode_returns, report.episode_lengths, strict=True))
-        self.episodes += len(report.episode_returns)
+        self.episodes.add(report.episode_returns, report.episode_lengths)
         self.env_steps += report.steps
         return staleness, report, statistics
 
@@ -247,17 +246,14 @@ class A3C(Algorithm):
         seconds = time.perf_counter() - began
         staleness = [each[0] for each in applied]
         learned: list[dict[str, float]] = engine.get([each[2] for each in applied])
-        metrics: dict[str, float] = {
-            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes,
+        return {
+            "env_steps": self.env_steps, "iteration": self.iteration, **self.episodes.metrics(),
             "env_restarts": sum(each[1].env_restarts for each in applied),
             "steps_per_second": (self.env_steps - before) / seconds,
             "staleness": float(np.mean(staleness)), "staleness_max": max(staleness),
             "learning_rate": value_at(self.config.learning_rate, self.progress),
             **{name: float(np.mean([each[name] for each in learned])) for name in learned[0]},
         }
-        if self._recent:
-            metrics["episode_return"], metrics["episode_length"] = np.mean(self._recent, axis=0).tolist()
-        return metrics
 
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         c = self.config
@@ -273,28 +269,18 @@ class A3C(Algorithm):
         states: list[RolloutState] = engine.get(self._states)
         return {
             "algorithm": self.name,
-            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes,
-            "recent_returns": [value for value, _ in self._recent],
-            "recent_lengths": [length for _, length in self._recent],
+            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes.state(),
             "server": self._server.state(),
             "groups": [pack_rollout_state(state) for state in states],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        c = self.config
         assert self._server is not None
-        found, groups = state.get("algorithm"), len(state.get("groups", ()))
-        if (found, groups) != (self.name, c.env_groups):
-            raise StateError(
-                f"this state is of algorithm {found!r} with {groups} env groups; the config says {self.name!r} "
-                f"with {c.env_groups}"
-            )
+        groups = unpack_groups(state, self.name, self.config.env_groups)
         self.env_steps, self.iteration = state["env_steps"], state["iteration"]
-        self.episodes = state["episodes"]
-        self._recent.clear()
-        self._recent.extend(zip(state["recent_returns"], state["recent_lengths"], strict=True))
+        self.episodes.load_state(state["episodes"])
         self._server.load_state(state["server"])
-        self._go_on_from([unpack_rollout_state(group) for group in state["groups"]])
+        self._go_on_from(groups)
 
     def close(self) -> None:
         if self._server is not None and engine.is_initialized():

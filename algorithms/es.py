@@ -8,7 +8,6 @@ noise begins and their scores travel. Centred ranks of the scores weigh the nois
 from __future__ import annotations
 
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -24,6 +23,7 @@ from .adam import Adam
 from .base import Algorithm
 from .config import AlgorithmConfig
 from .envs import spaces_of
+from .episodes import EpisodeLog
 from .errors import StateError, TrainingDivergedError
 from .evaluation import Evaluation, evaluate
 from .noise import AggregatorTree, centred_ranks, make_table
@@ -125,9 +125,8 @@ class ES(Algorithm):
         super().__init__(config, total_env_steps)
         assert isinstance(config, ESConfig)
         self.config = config
-        self.episodes = 0
+        self.episodes = EpisodeLog()
         self._mean_length = 0.0
-        self._recent: deque[tuple[float, int]] = deque(maxlen=100)
         self._run = ""
         self._aggregators: AggregatorTree | None = None
 
@@ -192,15 +191,12 @@ class ES(Algorithm):
             self._moments = self._moments.merged(report.moments for report in reports)
 
         self._mean_length = float(lengths.mean())
-        self._recent.extend(zip(scores.ravel().tolist(), lengths.ravel().tolist(), strict=True))
-        self.episodes += scores.size
+        self.episodes.add(scores.ravel().tolist(), lengths.ravel().tolist())
         self.env_steps += int(lengths.sum())
         self.iteration += 1
         ended = time.perf_counter()
         return {
-            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes,
-            "episode_return": float(np.mean([value for value, _ in self._recent])),
-            "episode_length": float(np.mean([length for _, length in self._recent])),
+            "env_steps": self.env_steps, "iteration": self.iteration, **self.episodes.metrics(),
             "best_return": float(scores.max()), "spread_of_returns": float(scores.std()),
             "parameter_norm": float(np.linalg.norm(self.parameters)),
             "direction_norm": float(np.linalg.norm(direction)),
@@ -245,16 +241,16 @@ class ES(Algorithm):
 
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         c = self.config
-        weights = engine.put((self.parameters, self._moments))
-        return evaluate(c.env, c.env_kwargs, self.policy, weights, episodes, seed, deterministic)
+        weights = engine.put(self.parameters)
+        return evaluate(
+            c.env, c.env_kwargs, self.policy, weights, episodes, seed, deterministic, self._moments
+        )
 
     def state(self) -> dict[str, Any]:
         return {
             "algorithm": self.name,
-            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes,
+            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes.state(),
             "mean_length": self._mean_length,
-            "recent_returns": [value for value, _ in self._recent],
-            "recent_lengths": [length for _, length in self._recent],
             "parameters": self.parameters.copy(), "adam": self._adam.state(), "moments": self._moments.state(),
         }
 
@@ -268,9 +264,8 @@ class ES(Algorithm):
                 f"this state has {size} parameters; the policy of this config has {len(self.parameters)}"
             )
         self.env_steps, self.iteration = state["env_steps"], state["iteration"]
-        self.episodes, self._mean_length = state["episodes"], state["mean_length"]
-        self._recent.clear()
-        self._recent.extend(zip(state["recent_returns"], state["recent_lengths"], strict=True))
+        self.episodes.load_state(state["episodes"])
+        self._mean_length = state["mean_length"]
         self.parameters = np.array(state["parameters"], np.float32)
         self._adam.load_state(state["adam"])
         self._moments = Moments(**state["moments"])

@@ -11,6 +11,7 @@ import numpy as np
 import rlflow.engine as engine
 
 from .envs import VectorStepper
+from .normalization import Moments, Normaliser
 from .policies.mlp import Floats
 from .seeding import Role, generator, integers
 
@@ -28,7 +29,7 @@ class Actor(Protocol):
 class Policy(Protocol):
     """The shape of a policy, without weights."""
 
-    def bind(self, weights: Any) -> Actor: ...
+    def bind(self, weights: Floats) -> Actor: ...
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Evaluation:
 
 
 def play_episodes(
-    env: str, env_kwargs: Mapping[str, Any], policy: Policy, weights: Any, episodes: int, seed: int, chunk: int,
-    deterministic: bool,
+    env: str, env_kwargs: Mapping[str, Any], policy: Policy, weights: Floats, moments: Moments | None, episodes: int,
+    seed: int, chunk: int, deterministic: bool,
 ) -> tuple[list[float], list[int]]:
     """The first episode of each of ``episodes`` environments stepped together → (returns, lengths).
 
@@ -54,11 +55,14 @@ def play_episodes(
     stepper = VectorStepper(env, env_kwargs, episodes, first_index=chunk * EPISODES_PER_TASK)
     try:
         bound = policy.bind(weights)
+        normalise = None if moments is None else Normaliser(moments)
         random = None if deterministic else generator(seed, Role.EVALUATION_ACTIONS, chunk)
         observations = stepper.reset(integers(seed, Role.EVALUATION_ENVS, chunk, 0, episodes))
         returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
         running = np.ones(episodes, np.bool_)
         while running.any():
+            if normalise is not None:
+                observations = normalise(observations)
             observations, rewards, terminated, truncated, _ = stepper.step(bound.act(observations, random))
             returns[running] += rewards[running]
             lengths += running
@@ -70,10 +74,10 @@ def play_episodes(
 
 def evaluate(
     env: str, env_kwargs: Mapping[str, Any], policy: Policy, weights: Any, episodes: int,
-    seed: int, deterministic: bool = True,
+    seed: int, deterministic: bool = True, moments: Moments | None = None,
 ) -> Evaluation:
-    """``episodes`` whole episodes, :data:`EPISODES_PER_TASK` to a task; ``weights``: what the policy
-    takes, or a ref to it.
+    """``episodes`` whole episodes, :data:`EPISODES_PER_TASK` to a task; ``weights``: a ref
+    or a flat vector. ``moments``: of observations, which are normalised by them.
 
     Raises:
         EnvStepError: an environment raised (as the cause of the engine's TaskError).
@@ -82,6 +86,8 @@ def evaluate(
     refs = []
     for chunk, first in enumerate(range(0, episodes, EPISODES_PER_TASK)):
         count = min(EPISODES_PER_TASK, episodes - first)
-        refs.append(task.remote(env, dict(env_kwargs), policy, weights, count, seed, chunk, deterministic))
+        refs.append(task.remote(
+            env, dict(env_kwargs), policy, weights, moments, count, seed, chunk, deterministic
+        ))
     parts = engine.get(refs)
     return Evaluation([r for part in parts for r in part[0]], [n for part in parts for n in part[1]])

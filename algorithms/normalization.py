@@ -1,4 +1,4 @@
-"""Observations brought to zero mean and unit variance, by statistics that are frozen while they are used.
+"""Observations and rewards on a common scale, by statistics that are frozen while they are used.
 
 The statistics travel with the weights: a rollout or an episode is played with those of the last iteration, and gives
 back the moments of what it has seen. These are merged in a fixed order, so that the numbers do not depend on which
@@ -7,7 +7,7 @@ worker saw what. What a policy trains on is what it acted on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,3 +75,41 @@ class Normaliser:
         centred = observations - self.mean
         centred *= self.scale
         return np.clip(centred, -CLIP, CLIP, out=centred)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What rollouts of a run have seen so far."""
+
+    observations: Moments
+    returns: Moments
+    """Of discounted returns, [1]: rewards are divided by their standard deviation."""
+
+    @classmethod
+    def none(cls, observation_size: int) -> Statistics:
+        return cls(Moments.none(observation_size), Moments.none(1))
+
+    def merged(self, others: Sequence[Statistics]) -> Statistics:
+        return Statistics(
+            self.observations.merged(other.observations for other in others),
+            self.returns.merged(other.returns for other in others),
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {"observations": self.observations.state(), "returns": self.returns.state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Statistics:
+        return cls(Moments(**state["observations"]), Moments(**state["returns"]))
+
+
+def scaled(rewards: Floats, returns: Moments) -> Floats:
+    """Rewards over the standard deviation of discounted returns, within ±10; their mean stays what it is.
+
+    As in Huang et al. 2022, "The 37 implementation details of PPO".
+    """
+    if returns.count < 2:
+        return rewards
+    deviation = float(np.sqrt(returns.squares[0] / returns.count + EPSILON))
+    clipped: Floats = np.clip(rewards / np.float32(deviation), -CLIP, CLIP)
+    return clipped

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from . import env_snapshots
 from .envs import Bools, Floats, VectorStepper
+from .normalization import Moments, Normaliser, Statistics, scaled
 from .policies.actor_critic import BoundActorCritic, MlpActorCritic
 from .seeding import Role, generator, integers
 
@@ -35,6 +36,8 @@ class RolloutSpec:
     length: int
     """T, steps of each environment in a rollout."""
     policy: MlpActorCritic
+    gamma: float = 0.99
+    """Of the discounted returns that rewards are scaled by."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class RolloutState:
     """[B], reward so far of the running episodes."""
     lengths: NDArray[np.int64]
     """[B], steps so far of the running episodes."""
+    discounted: NDArray[np.float64]
+    """[B], reward so far of the running episodes, discounted from then to now."""
     snapshot: env_snapshots.Snapshot | None
     """The environments; ``None`` where no faithful snapshot exists, and before the first rollout."""
 
@@ -61,13 +66,13 @@ class Trajectory:
     """T steps of B environments. Rows that are not ``valid`` are autoresets: never trained on."""
 
     observations: Floats
-    """[T, B, O]"""
+    """[T, B, O], as the policy saw them: normalised, if it is."""
     actions: NDArray[Any]
     """[T, B] int64 counted from 0, or [T, B, A] float32 before clipping to the space."""
     log_probs: Floats
     """[T, B], of the actions under the policy that chose them."""
     rewards: Floats
-    """[T, B]"""
+    """[T, B], scaled, if they are."""
     values: Floats
     """[T, B], V(observations)."""
     next_values: Floats
@@ -91,16 +96,29 @@ class RolloutReport:
     episode_lengths: list[int]
     env_restarts: int
     """1 when the environments were lost and started again from a fresh reset."""
+    statistics: Statistics | None
+    """Of what it saw, if anything is normalised by it."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """By what, for the length of a rollout; with nothing measured yet it changes nothing."""
+
+    statistics: Statistics
+    observations: bool
+    rewards: bool
 
 
 def initial_state(group: int) -> RolloutState:
     """The state before a group's first rollout, which makes and resets its environments."""
     nothing = np.empty((0, 0), np.float32)
-    return RolloutState(group, 0, nothing, np.empty(0, np.bool_), np.empty(0), np.empty(0, np.int64), None)
+    return RolloutState(
+        group, 0, nothing, np.empty(0, np.bool_), np.empty(0), np.empty(0, np.int64), np.empty(0), None
+    )
 
 
 def rollout(
-    spec: RolloutSpec, weights: Floats, state: RolloutState
+    spec: RolloutSpec, weights: Floats, state: RolloutState, normalisation: Normalisation | None = None
 ) -> tuple[Trajectory, RolloutState, RolloutReport]:
     """Steps the group's B environments T times under the policy with ``weights`` [num_parameters].
 
@@ -113,7 +131,12 @@ def rollout(
     head, log_std, forward = policy.head, policy.log_std, policy.policy.forward
     noise = head.noise(generator(spec.seed, Role.ACTIONS, state.group, state.version), (length, count))
 
-    observations = np.empty((length + 1, count, spec.policy.observation_size), np.float32)
+    raw = np.empty((length + 1, count, spec.policy.observation_size), np.float32)
+    normalise = None
+    observations = raw
+    if normalisation is not None and normalisation.observations:
+        normalise = Normaliser(normalisation.statistics.observations)
+        observations = np.empty_like(raw)
     outputs = np.empty((length, count, head.num_outputs), np.float32)
     actions: list[NDArray[Any]] = []
     rewards = np.empty((length, count), np.float32)
@@ -121,15 +144,19 @@ def rollout(
     truncated = np.empty((length, count), np.bool_)
     finals: list[tuple[int, Floats]] = []
 
-    observations[0] = state.observations
+    raw[0] = state.observations
     for t in range(length):
+        if normalise is not None:
+            observations[t] = normalise(raw[t])
         outputs[t] = forward(observations[t])
         action = head.sample(outputs[t], log_std, noise[t])
         actions.append(action)
         stepped = stepper.step(head.to_env(action))
-        observations[t + 1], rewards[t], terminated[t], truncated[t], final = stepped
+        raw[t + 1], rewards[t], terminated[t], truncated[t], final = stepped
         if final is not None:
-            finals.append((t, final))
+            finals.append((t, final if normalise is None else normalise(final)))
+    if normalise is not None:
+        observations[length] = normalise(raw[length])
 
     done = terminated | truncated
     valid = np.ones((length, count), np.bool_)
@@ -148,17 +175,23 @@ def rollout(
             next_values[t, done[t]] = final_values[done[t]]
 
     returns, lengths, episode_returns, episode_lengths = _account(state, rewards, done, valid)
+    discounted, statistics = state.discounted, None
+    if normalisation is not None:
+        history, discounted = _discounted_returns(state.discounted, rewards, done, valid, spec.gamma)
+        statistics = Statistics(Moments.of(raw[:-1][valid]), Moments.of(history[valid][:, None]))
+        if normalisation.rewards:
+            rewards = scaled(rewards, normalisation.statistics.returns)
     following = RolloutState(
-        state.group, state.version + 1, observations[length],
+        state.group, state.version + 1, raw[length],
         done[-1] if stepper.next_step_resets else np.zeros(count, np.bool_),
-        returns, lengths, env_snapshots.take(stepper.env),
+        returns, lengths, discounted, env_snapshots.take(stepper.env),
     )
     _keep(spec, following, stepper)
     trajectory = Trajectory(
         observations[:-1], stacked, log_probs.reshape(length, count), rewards, values[:-1], next_values,
         terminated, truncated, valid,
     )
-    report = RolloutReport(int(valid.sum()), episode_returns, episode_lengths, int(restarted))
+    report = RolloutReport(int(valid.sum()), episode_returns, episode_lengths, int(restarted), statistics)
     return trajectory, following, report
 
 
@@ -184,6 +217,18 @@ def _account(
     return all_returns[-1] - before_returns, all_lengths[-1] - before_lengths, episode_returns, episode_lengths
 
 
+def _discounted_returns(
+    before: NDArray[np.float64], rewards: Floats, done: Bools, valid: Bools, gamma: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Reward so far, discounted to each step: [T, B], and how it goes on after the rollout: [B]."""
+    history = np.empty(rewards.shape)
+    running = before
+    for t in range(len(rewards)):
+        history[t] = running * gamma + rewards[t] * valid[t]
+        running = history[t] * ~done[t]
+    return history, running
+
+
 _KEPT_RUNS = 4
 _live: OrderedDict[str, dict[int, tuple[int, VectorStepper]]] = OrderedDict()
 """Run → group → (version of the state they are in, its environments), in this process."""
@@ -204,7 +249,7 @@ def _environments(spec: RolloutSpec, state: RolloutState) -> tuple[VectorStepper
     seeds = integers(spec.seed, Role.ENVS, state.group, state.version, count)
     fresh = RolloutState(
         state.group, state.version, stepper.reset(seeds), np.zeros(count, np.bool_), np.zeros(count),
-        np.zeros(count, np.int64), None,
+        np.zeros(count, np.int64), np.zeros(count), None,
     )
     return stepper, fresh, state.version > 0
 

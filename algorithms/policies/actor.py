@@ -7,7 +7,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ..normalization import Moments, Normaliser
 from .heads import Head, head_for, observation_size
 from .mlp import Activation, Floats, Mlp, MlpSpec
 
@@ -37,20 +36,19 @@ class MlpActor:
         """[num_parameters]: orthogonal, last gain 0.01."""
         return self.network.initialise(rng, output_gain=0.01)
 
-    def bind(self, weights: tuple[Floats, Moments]) -> BoundActor:
-        """With parameters [num_parameters] and the moments of observations."""
-        return BoundActor(self, *weights)
+    def bind(self, weights: Floats) -> BoundActor:
+        """With parameters [num_parameters]."""
+        return BoundActor(self, weights)
 
 
 class BoundActor:
     """An :class:`MlpActor` that can act."""
 
-    def __init__(self, shape: MlpActor, parameters: Floats, moments: Moments) -> None:
+    def __init__(self, shape: MlpActor, parameters: Floats) -> None:
         self._head = shape.head
         self._network = Mlp(shape.network, parameters)
-        self._normalise = Normaliser(moments)
 
     def act(self, observations: Floats, random: np.random.Generator | None) -> Any:
         """[N, O] → actions for the environment; there is no noise on them, whether ``random`` is given or not."""
         del random
-        return self._head.to_env(self._head.mode(self._network.forward(self._normalise(observations))))
+        return self._head.to_env(self._head.mode(self._network.forward(observations)))

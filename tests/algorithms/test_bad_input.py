@@ -29,7 +29,7 @@ def test_resolve_knows_names_and_paths(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("name", "said"), [
     ("pppo", "did you mean 'ppo'"),
-    ("dreamer", "known: ppo"),
+    ("dreamer", "known: a3c, es, ppo"),
     ("no_such_module:X", "no_such_module"),
     (":", "unknown"),
 ])

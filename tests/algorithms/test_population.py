@@ -37,12 +37,12 @@ def test_members_play_what_they_would_play_alone(env):
     played = play(stepper, networks, policy.head, Normaliser(moments), seeds, longest=150)
     stepper.close()
     for i, seed in enumerate(seeds):
-        actor = BoundActor(policy, parameters[i], moments)
+        actor, normalise = BoundActor(policy, parameters[i]), Normaliser(moments)
         alone = gymnasium.make(env)
         observation, _ = alone.reset(seed=seed)
         total, steps, done = 0.0, 0, False
         while not done and steps < 150:
-            action = actor.act(np.asarray(observation, np.float32).reshape(1, -1), None)[0]
+            action = actor.act(normalise(np.asarray(observation, np.float32).reshape(1, -1)), None)[0]
             observation, reward, terminated, truncated, _ = alone.step(action)
             total, steps, done = total + float(reward), steps + 1, terminated or truncated
         alone.close()

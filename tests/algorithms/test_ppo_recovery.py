@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from rlflow import engine
-from rlflow.algorithms.ppo import LEARNER, PPO, PPOConfig
+from rlflow.algorithms.ppo import PPO, PPOConfig
+from rlflow.algorithms.ppo_learner import LEARNER
 from rlflow.engine import api
 from rlflow.engine.control_store import Event, StoreReader
 
