@@ -16,7 +16,7 @@ from rlflow.engine.departed import Departed
 from rlflow.engine.ids import new_scope
 from rlflow.engine.node import scheduler
 from rlflow.engine.runtime import process
-from rlflow.engine.testing import node_table_sizes, table_sizes
+from rlflow.engine.testing import engine_processes, node_table_sizes, table_sizes
 
 ROUNDS = 20
 FEW = 6
@@ -68,6 +68,7 @@ def started(no_leaks):
 
 def tables(backend):
     wait_for(lambda: backend.questions.census()["known actors"] == 1, "the actors are forgotten")
+    wait_for(lambda: len(engine_processes().workers) <= FEW, "workers that leave are gone")
     found = {"driver": table_sizes(backend), "node": node_table_sizes(), "worker": engine.get(own_tables.remote())}
     return {f"{name}: {path}": size for name, sizes in found.items() for path, size in sizes.items()}
 
