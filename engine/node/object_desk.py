@@ -118,8 +118,6 @@ class ObjectDesk:
 
     def free_blocks(self, values: Iterable[m.Shm]) -> None:
         """Tells the processes that wrote these values that nobody needs them."""
-        if not self._node.roles:  # a new node, before anybody has reported: it will find them by itself
-            return
         blocks: dict[str, list[tuple[str, int, int]]] = {}
         for value in values:
             block = value.segment, value.offset, value.generation

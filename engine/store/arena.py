@@ -63,7 +63,7 @@ class Arena:
             return None
         with self._lock:
             for segment in list(self._memory.values()):
-                offset = segment.blocks.allocate(size)
+                offset = None if segment.is_cut_off() else segment.blocks.allocate(size)
                 if offset is None:
                     continue
                 if not segment.lacking(offset, size):

@@ -84,6 +84,8 @@ def set_generation(path: Path, offset: int, generation: int) -> bool:
     except FileNotFoundError:
         return False
     try:
+        if os.fstat(fd).st_size < offset + GENERATION.size:  # it has been cut off, and must not grow again
+            return False
         os.pwrite(fd, GENERATION.pack(generation), offset)
     finally:
         os.close(fd)
@@ -180,8 +182,13 @@ class MemorySegment(_Segment):
             at += align(part.nbytes)
         GENERATION.pack_into(self._view, offset, generation)
 
+    def is_cut_off(self) -> bool:
+        """Whether somebody has shortened the file: to write beyond its end would be a SIGBUS."""
+        return self._memory.size() < self.blocks.capacity
+
     def free(self, offset: int) -> None:
-        GENERATION.pack_into(self._view, offset, 0)
+        if not self.is_cut_off():
+            GENERATION.pack_into(self._view, offset, 0)
         self.blocks.free(offset)
 
     def give_back(self) -> None:

@@ -379,3 +379,75 @@ def taken(folders: Folders) -> int:
 
 def arena_thread_ends() -> None:
     wait_for(lambda: not any(thread.name == "rlflow-pages" for thread in threading.enumerate()), "the thread ends")
+
+
+BOTH_SIDES = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from rlflow.engine.serialization import dumps
+from rlflow.engine.store.arena import Arena
+from rlflow.engine.store.reader import SegmentReader, StaleAddress
+from rlflow.engine.store.segment import Folders, set_generation
+folder = Path(sys.argv[1])
+folders = Folders(folder, folder)
+arena, reader = Arena(folders, "w1", 64 << 20), SegmentReader(folders, lambda _: None)
+def put(size, value=1):
+    return arena.write(dumps(np.full(size, value, np.uint8)), [])
+def is_stale(value):
+    try:
+        reader.load(b"id", value)
+    except StaleAddress:
+        return True
+    return False
+"""
+
+
+def run_both_sides(program: str, folder: object, prefix: tuple[str, ...] = ()) -> list[str]:
+    """In a process of its own, which a SIGBUS may kill."""
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", BOTH_SIDES + program, str(folder)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, f"{done.returncode}\n{done.stderr}"
+    return done.stdout.split()
+
+
+def test_a_file_that_somebody_has_cut_off_kills_neither_reader_nor_writer(tmp_path):
+    program = (
+        "first, second, third = put(100_000), put(100_000), put(100_000)\n"
+        "assert not is_stale(first)\n"
+        "os.truncate(folder / first.segment, 8192)\n"
+        "print(is_stale(first), is_stale(second))\n"
+        "arena.free(first.segment, first.offset, first.generation)\n"
+        "arena.free(second.segment, second.offset, second.generation)\n"
+        "print(set_generation(folder / third.segment, third.offset, 0), os.path.getsize(folder / third.segment))\n"
+        "again = put(100_000)\n"
+        "print(again.segment == first.segment, is_stale(again))\n"
+    )
+    assert run_both_sides(program, tmp_path) == ["True", "True", "False", "8192", "False", "False"]
+
+
+def test_a_late_reader_in_a_full_memory_is_caught(tmp_path):
+    """The page with the block's header has been given back, and to look at it would take a new one."""
+    program = (
+        "small, large = put(100_000), put(3_000_000)\n"
+        "assert not is_stale(small) and not is_stale(large)\n"
+        "for value in (small, large):\n"
+        "    arena.free(value.segment, value.offset, value.generation)\n"
+        "arena.give_back()\n"
+        "with open(folder / 'rest', 'wb') as rest:\n"
+        "    try:\n"
+        "        while True:\n"
+        "            rest.write(bytes(1 << 16))\n"
+        "            rest.flush()\n"
+        "    except OSError:\n"
+        "        os.ftruncate(rest.fileno(), rest.seek(0, 2))\n"
+        "        print('full')\n"
+        "        print(is_stale(small), is_stale(large), put(1_000_000))\n"
+        "        os._exit(0 if not sys.stdout.flush() else 1)\n"
+    )
+    mounted = f"mount -t tmpfs -o size=16m none {tmp_path} && exec \"$@\""
+    prefix = ("unshare", "--mount", "sh", "-c", mounted, "sh")
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("may not mount a small file system here")
+    assert run_both_sides(program, tmp_path, prefix) == ["full", "True", "True", "None"]
