@@ -257,7 +257,7 @@ class Daemon:
                 raise
             if not self._retry_at:
                 free = shutil.disk_usage(self.session.store).free
-                self._warn(
+                self.warn(
                     f"the control store in {self.session.store} cannot be written ({error}; {free / 1e6:.0f} MB are "
                     "free there). No new task starts until it can be; nothing is lost. Make room on that disk."
                 )
@@ -266,13 +266,13 @@ class Daemon:
         self.pool.buried()
         if self._retry_at:
             self._retry_at = 0.0
-            self._warn("the control store can be written again")
+            self.warn("the control store can be written again")
         return True
 
     def _gathered(self) -> bool:
         return self.store.gathered() or self.journal.changed()
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """Tells the driver at once what does not depend on the store."""
         self._mail.send(self.session.driver, [m.Warning(text)])
 

@@ -7,6 +7,7 @@ node goes on like any other. Calls between actors and their callers do not pass 
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,8 @@ class Successor:
 
     def _listen(self, calls: RollCall, marks: dict[str, int]) -> None:
         node, mail = self._node, self._mail
-        mail.wait(None)
+        mail.wait(node.watchman.pause)
+        node.watchman.awaits(calls.missing(), time.monotonic())
         if node.pool.fileno() in mail.receive():
             for process, status in node.pool.poll():
                 self._ends.append((process, status))

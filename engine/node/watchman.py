@@ -69,7 +69,11 @@ class Watchman:
         silence = _seconds(SILENCE, 10.0)
         self._start = _seconds(STARTING, 60.0)
         self._pulse = Pulse(silence)
-        self._pause = min(silence, self._start) / LOOKS
+        self._silence = silence
+        self.pause = min(silence, self._start) / LOOKS
+        self._awaited_since = 0.0
+        self._awaited: set[str] = set()
+        """Those that were reported because the node waits for them."""
         self._suspects: dict[str, _Suspect] = {}
         self._zygote_reported = False
         self._forced: dict[bytes, tuple[str, float]] = {}
@@ -79,19 +83,19 @@ class Watchman:
 
     def look(self, now: float) -> None:
         node = self._node
-        for worker in [worker for worker, suspect in self._suspects.items() if now >= suspect.until]:
-            self._report(self._suspects.pop(worker))
+        self._report_those_due(now)
         found = self._pulse.look(now, self._signs())
         for worker in found.ask:
             node.post(worker, m.Ping())
         processes = node.pool.processes
         for worker, lasts in found.silent:
             why = "it may be in C code that keeps the interpreter's lock, or be stopped"
-            self._suspect(processes[worker], "hung", f"has not answered for {seconds(lasts)}; {why}", now)
+            self._suspect(processes.get(worker), "hung", f"has not answered for {seconds(lasts)}; {why}", now)
         for worker in found.back:
-            self._tell(f"worker {worker} answers again")
+            node.warn(f"worker {worker} answers again")
         for worker, lasts in found.overdue:
-            self._suspect(processes[worker], "overdue", f"has been in it for {seconds(lasts)}, which is unusual", now)
+            what = f"has been in it for {seconds(lasts)}, which is unusual"
+            self._suspect(processes.get(worker), "overdue", what, now)
         for process in node.pool.late(now - self._start):
             if not process.pid:
                 self._look_at_zygote(process, now)
@@ -102,9 +106,21 @@ class Watchman:
             if now >= until:
                 del self._forced[task_id]
                 self._force(task_id, worker)
-        self.next_look = now + self._pause
+        self.next_look = now + self.pause
         for at in (*(suspect.until for suspect in self._suspects.values()), *(t for _, t in self._forced.values())):
             self.next_look = min(self.next_look, at)
+
+    def awaits(self, workers: list[str], now: float) -> None:
+        """A node that takes the place of another one waits for these to report, and does nothing else meanwhile."""
+        self._report_those_due(now)
+        self._awaited_since = self._awaited_since or now
+        lasts = now - self._awaited_since
+        for worker in workers:
+            process = self._node.pool.processes.get(worker)
+            if process is not None and worker not in self._awaited and lasts >= 2 * self._silence:
+                self._awaited.add(worker)
+                what = f"has not reported to the daemon that was started anew for {seconds(lasts)}"
+                self._suspect(process, "hung", f"{what}; nothing new is started before it does", now)
 
     def forced(self, task: Task, now: float) -> None:
         """A task that its worker runs was cancelled by force."""
@@ -140,9 +156,9 @@ class Watchman:
 
     # ------------------------------------------------------------ reports
 
-    def _suspect(self, process: Process, kind: str, what: str, now: float) -> None:
+    def _suspect(self, process: Process | None, kind: str, what: str, now: float) -> None:
         """Asks for the stack; the report is written when it is there."""
-        if not process.pid or process.id in self._suspects:
+        if process is None or not process.pid or process.id in self._suspects:
             return
         log = self._node.session.log(process.id)
         size = log.stat().st_size if log.exists() else 0
@@ -169,6 +185,10 @@ class Watchman:
                 return f", which runs {self._node.why.label(task)},"
         return ""
 
+    def _report_those_due(self, now: float) -> None:
+        for worker in [worker for worker, suspect in self._suspects.items() if now >= suspect.until]:
+            self._report(self._suspects.pop(worker))
+
     def _report(self, suspect: _Suspect) -> None:
         process = suspect.process
         if process.id != ZYGOTE and self._node.pool.processes.get(process.id) is not process:  # it has ended meanwhile
@@ -177,11 +197,11 @@ class Watchman:
         if suspect.doomed:
             if not process.ready:
                 self._node.pool.kill(process.id)
-                self._tell(suspect.text + stack)
+                self._node.warn(suspect.text + stack)
             return
         self._node.store.add_event(suspect.kind, process.id, suspect.text + stack)
         ends = "" if process.id == ZYGOTE else "; engine.cancel(ref, force=True) or engine.kill(actor) ends it"
-        self._tell(f"{suspect.text}. It is left alone{ends}{stack}")
+        self._node.warn(f"{suspect.text}. It is left alone{ends}{stack}")
 
     def _stack(self, suspect: _Suspect) -> str:
         try:
@@ -191,9 +211,6 @@ class Watchman:
         except OSError:
             text = ""
         return f". Its stacks:\n{text}" if text else ". It has no stack to show"
-
-    def _tell(self, text: str) -> None:
-        self._node.post(self._node.session.driver, m.Warning(text))
 
 
 def _seconds(variable: str, default: float) -> float:

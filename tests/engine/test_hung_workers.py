@@ -13,8 +13,8 @@ from waiting import start_engine, wait_for
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine.control_store import StoreReader
-from rlflow.engine.exceptions import TaskCancelledError
-from rlflow.engine.testing import leak_check
+from rlflow.engine.exceptions import TaskCancelledError, WorkerCrashedError
+from rlflow.engine.testing import engine_processes, leak_check
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,7 +99,8 @@ def test_a_task_far_beyond_its_usual_time(caplog, tmp_path):
     assert engine.get(ref)
     assert caplog.text.count("which is unusual") == 1
     with StoreReader(api.current_backend().session.store) as reader:
-        assert any(event.kind == "overdue" and "in usually_quick\n" in event.detail for event in reader.events())
+        recorded = lambda: [each.detail for each in reader.events() if each.kind == "overdue"]  # noqa: E731
+        wait_for(lambda: any("in usually_quick\n" in detail for detail in recorded()), "it is recorded")
 
 
 def test_an_actor_whose_event_loop_is_blocked(caplog, tmp_path):
@@ -111,6 +112,17 @@ def test_an_actor_whose_event_loop_is_blocked(caplog, tmp_path):
     (tmp_path / "go").touch()
     engine.get(call)
     wait_for(lambda: "answers again" in caplog.text, "it is heard again")
+
+
+def test_a_new_daemon_says_for_whom_it_waits(caplog, tmp_path):
+    ref = match_for_ever.options(max_retries=0).remote(tmp_path / "begun")
+    wait_for((tmp_path / "begun").exists, "the task begins")
+    os.kill(engine_processes().daemon, signal.SIGKILL)
+    wait_for(lambda: "has not reported to the daemon that was started anew" in caplog.text, "it is reported")
+    assert "in match_for_ever" in caplog.text
+    os.kill(int(re.search(r"worker w\d+ \(pid (\d+), R", caplog.text)[1]), signal.SIGKILL)
+    with pytest.raises(WorkerCrashedError):
+        engine.get(ref)
 
 
 def test_the_patience_of_the_engine_is_checked(monkeypatch):
