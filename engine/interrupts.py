@@ -26,7 +26,7 @@ AGAIN_AFTER = 0.002
 LONGEST = 1.0
 """Seconds after which it raises all the same: it may be the user's code, called back from ours, that does not end."""
 
-_BOOKKEEPING = (Mailbox.send.__code__.co_filename, os.path.dirname(Endpoint.post.__code__.co_filename) + os.sep)
+_BOOKKEEPING = (Mailbox.send.__code__.co_filename, os.path.dirname(Endpoint.ended.__code__.co_filename) + os.sep)
 WAITING = (Mailbox.wait.__code__, Endpoint._serve.__code__, threading.Condition.wait.__code__)
 _held_since: dict[int, float] = {}
 

@@ -6,8 +6,8 @@ polls the inbox itself and handles what arrives, so a ``get`` costs no thread sw
 ``GRACE`` seconds does the background thread take over; it then sends what is left in the outboxes and receives,
 until somebody wants to wait and wakes it up.
 
-Rules: only the leader receives and handles (``_lead`` is held); any thread may post; sending is under
-``_send_lock``; frames of one peer to another keep their order. A handler may be interrupted by KeyboardInterrupt
+Rules: only the leader receives and handles (``_lead`` is held); any thread may post, and send
+(``outboxes.py``); frames of one peer to another keep their order. A handler may be interrupted by KeyboardInterrupt
 at any point: the frame is kept and handled again, so handlers have to be idempotent.
 
 Rejected: asyncio (several times slower per message), a thread of its own for each direction (see above).
@@ -18,16 +18,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-import msgspec
 
 from .. import messages as m
 from ..mailbox import Mailbox
 from ..session import Session
+from .outboxes import Outboxes
 
 GRACE = 0.003
 PARK_AFTER = 0.05
@@ -46,9 +43,6 @@ SHORT_WAIT = 0.0004
 
 TRIES_AGAIN_AFTER = 16
 """Long waits after which one spins all the same: beside a busy thread a wait is long just because it slept."""
-
-
-T = TypeVar("T")
 
 
 class Endpoint:
@@ -83,130 +77,22 @@ class Endpoint:
         self._parked = False
         """The background thread sleeps until somebody posts, or stops leading."""
         self._unpark = threading.Event()
-        self._send_lock = threading.RLock()  # a user's __del__ that prints may run inside, by garbage collection
-        self.posting = self._send_lock
-        """Whoever holds it and posts, does so in the same moment as what else it does, as a :meth:`resume` sees it."""
-        self._out: dict[str, list[m.Wire]] = {}
-        self._specs: deque[msgspec.Raw] = deque()
-        self._outcomes: deque[tuple[str, msgspec.Raw]] = deque()
-        """Specs, and outcomes with their owners, which go into the outboxes before anything else does."""
+        self.out = Outboxes(self._mail, self._wake_background)
+        self.post, self.batch = self.out.post, self.out.batch
+        self.submit, self.report = self.out.submit, self.out.report
+        self.flush, self.flush_to_node = self.out.flush, self.out.flush_to_node
         self._closed = False
-        self.before_flush: Callable[[], None] = lambda: None
-        """Called before outboxes are sent; may post."""
         self.on_tick: Callable[[], None] = lambda: None
         """Called by the background thread every few ms while the process is active; may post."""
         self._thread = threading.Thread(target=self._background, name="rlflow-endpoint", daemon=True)
         self._thread.start()
 
-    # ------------------------------------------------------------ sending
-
-    def post(self, peer: str, message: m.Wire) -> None:
-        """Puts a message into the outbox of ``peer``; it is sent with the next flush, in a few ms at most."""
-        with self._send_lock:
-            if self._specs or self._outcomes:
-                self._collect()
-            out = self._out.get(peer)
-            if out is None:
-                self._out[peer] = [message]
-            else:
-                out.append(message)
-        if self._background_leads or self._parked:
-            self._wake_background()
-
-    def batch(self, peer: str, kind: type[m.Batch], item: msgspec.Raw) -> int:
-        """Posts ``item`` as part of a batch; returns how long the batch is now."""
-        with self._send_lock:
-            out = self._out.get(peer)
-            if out is None:
-                out = self._out[peer] = []
-            if out and type(out[-1]) is kind:
-                items = out[-1].items
-                items.append(item)
-                size = len(items)
-            else:
-                out.append(kind([item]))
-                size = 1
-        if size == 1 and (self._background_leads or self._parked):
-            self._wake_background()
-        return size
-
-    def submit(self, spec: msgspec.Raw) -> int:
-        """Posts the spec of a task to the node; returns how many have not been sent.
-
-        These and outcomes are many for each flush. They are only gathered, and sorted into the outboxes then, or when
-        something else is posted behind them.
-        """
-        specs = self._specs
-        specs.append(spec)
-        size = len(specs)
-        if size == 1 and (self._background_leads or self._parked):
-            self._wake_background()
-        return size
-
-    def report(self, owner: str, outcome: msgspec.Raw) -> int:
-        """Posts an outcome to its owner and to the node; returns how many have not been sent."""
-        outcomes = self._outcomes
-        outcomes.append((owner, outcome))
-        size = len(outcomes)
-        if size == 1 and (self._background_leads or self._parked):
-            self._wake_background()
-        return size
-
-    def _unsent(self) -> bool:
-        return bool(self._out or self._specs or self._outcomes)
-
-    def _collect(self) -> None:
-        """Other threads go on gathering meanwhile."""
-        to_node = self._out.setdefault(m.NODE, [])
-        if self._specs:
-            to_node.append(m.Submit(_take_all(self._specs)))
-        outcomes: dict[str, list[msgspec.Raw]] = {}
-        for owner, outcome in _take_all(self._outcomes):
-            if owner in outcomes:
-                outcomes[owner].append(outcome)
-            else:
-                outcomes[owner] = [outcome]
-        for owner, items in outcomes.items():
-            self._out.setdefault(owner, []).append(m.RawResults(items))
-            to_node.append(m.Done(items))
-
-    def flush(self) -> None:
-        """Sends all outboxes."""
-        self.before_flush()
-        if not self._unsent():
-            return
-        with self._send_lock:
-            if self._specs or self._outcomes:
-                self._collect()
-            out = self._out
-            for peer in list(out):
-                messages = out.pop(peer)
-                try:
-                    self._mail.send(peer, messages)
-                except BaseException:  # Ctrl-C
-                    out[peer] = messages + out.get(peer, [])
-                    raise
-
-    def flush_to_node(self, patience: float) -> None:
-        """Sends what the node is to have even if this process dies in the next moment; see :meth:`Mailbox.send`."""
-        self.before_flush()
-        with self._send_lock:
-            self._collect()
-            messages = self._out.pop(m.NODE)
-            if not messages:  # another thread was quicker
-                return
-            try:
-                self._mail.send(m.NODE, messages, patience)
-            except BaseException:  # Ctrl-C
-                self._out[m.NODE] = messages + self._out.get(m.NODE, [])
-                raise
+    # ------------------------------------------------------------ peers
 
     def ended(self, peer: str) -> None:
         """A process is gone. Called by the leader."""
         self._mail.end_of(peer)
-        with self._send_lock:
-            self._out.pop(peer, None)
-            self._mail.forget(peer)
+        self.out.drop(peer)
 
     def count_queued(self, count: Callable[[str, int], None]) -> None:
         """Has ``count(peer, bytes)`` called for what the peer's lane had no room for, by the thread that sends."""
@@ -223,14 +109,12 @@ class Endpoint:
         gathered without a lock: it is asked before they are collected, and so a task that ends in this moment is in
         the report or among them.
         """
-        with self._send_lock:
+        with self.out.lock:
             if inbox != self._node_inbox:
                 self._mail.fence(self._node_inbox)
                 self._node_inbox = inbox
             answer = report()
-            if self._specs or self._outcomes:
-                self._collect()
-            if messages := self._out.pop(m.NODE, None):
+            if messages := self.out.take(m.NODE):
                 self._mail.unsent(m.NODE, messages)
             self._mail.moved(m.NODE, inbox, answer)
 
@@ -405,22 +289,22 @@ class Endpoint:
             if self._loop_leads or time.monotonic() - self._led_at < GRACE:
                 continue
             if self._lead.acquire(blocking=False):
-                self._background_leads = True
+                self._background_leads = self.out.watched = True
                 try:
-                    if not (self._unsent() or self._closed or self._wanted or self._loop_leads):
+                    if not (self.out.unsent() or self._closed or self._wanted or self._loop_leads):
                         self._serve(None)
                 finally:
-                    self._background_leads = False
+                    self._background_leads = self.out.watched = False
                     self._lead.release()
                     if self._followers:
                         with self._progress:
                             self._progress.notify_all()
             elif time.monotonic() - self._led_at > PARK_AFTER:
                 self._unpark.clear()
-                self._parked = True
-                if self._lead.locked() and not self._unsent():  # in this order: who posts later sees that it sleeps
+                self._parked = self.out.watched = True
+                if self._lead.locked() and not self.out.unsent():  # in this order: who posts later sees that it sleeps
                     self._unpark.wait()
-                self._parked = False
+                self._parked = self.out.watched = False
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
         """Sends what is left, waits ``linger_ms`` at most for it to go, and frees everything."""
@@ -429,13 +313,6 @@ class Endpoint:
         self._unpark.set()
         self._wake()
         self._thread.join(timeout=5)
-        with self._send_lock:
+        with self.out.lock:
             self._mail.close(linger_ms)
         os.close(self._wake_fd)
-
-
-def _take_all(gathered: deque[T]) -> list[T]:
-    taken = []
-    while gathered:
-        taken.append(gathered.popleft())
-    return taken

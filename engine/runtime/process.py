@@ -69,7 +69,7 @@ class ProcessBackend:
         self.endpoint = Endpoint(session, process, self._handle, watch_fd, self._engine_ended, node_inbox)
         self.post_node: Callable[[m.Wire], None] = lambda message: self.endpoint.post(m.NODE, message)
         self.objects = ObjectTable(process, self.post_node)
-        self.endpoint.before_flush = self.objects.drain
+        self.endpoint.out.before_flush = self.objects.drain
         self.storage = Storage(session, process, self.objects, self.endpoint, self.post_node)
         self.addresses = Addresses(self)
         self.calls = ActorCalls(self)

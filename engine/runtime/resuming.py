@@ -50,7 +50,7 @@ class Resuming:
             return
         self._incarnation = message.incarnation
         self._blocks = process.storage.arena.all_announced()
-        process.endpoint.before_flush()  # an actor's log tells of some of them
+        process.endpoint.out.before_flush()  # an actor's log tells of some of them
         process.endpoint.resume(message.inbox, self._report)
         for peer in process.endpoint.peers() - {*message.workers, process.session.driver, process.process}:
             process.peer_ended(peer)

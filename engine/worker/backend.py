@@ -69,7 +69,7 @@ class WorkerBackend(ProcessBackend):
             return self._blocked_actor(ready, timeout, refs)
         may_nest = timeout is None and bool(refs)
         awaits = list({task_of(ref.binary()) for ref in refs}) if may_nest else []
-        with self.endpoint.posting:
+        with self.endpoint.out.lock:
             running = self.running[-1]
             running.blocked, running.awaits = True, awaits
             self.post_node(m.Blocked(awaits, self.give_back()))
@@ -90,7 +90,7 @@ class WorkerBackend(ProcessBackend):
             self._waits.pop()
             self.cancellation.beneath.pop()
             self.program_scope = scope
-            with self.endpoint.posting:
+            with self.endpoint.out.lock:
                 running.blocked = False
                 self.post_node(m.Unblocked())
 
@@ -99,7 +99,7 @@ class WorkerBackend(ProcessBackend):
         if threading.get_ident() != self._main:
             return self.endpoint.wait_until(ready, timeout)
         running = self.running[0]  # its creation
-        with self.endpoint.posting:
+        with self.endpoint.out.lock:
             running.blocked = True
             self.post_node(m.Blocked([], []))
         self._waits.append(refs)
@@ -107,6 +107,6 @@ class WorkerBackend(ProcessBackend):
             return self.endpoint.wait_until(ready, timeout)
         finally:
             self._waits.pop()
-            with self.endpoint.posting:
+            with self.endpoint.out.lock:
                 running.blocked = False
                 self.post_node(m.Unblocked())

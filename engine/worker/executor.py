@@ -82,7 +82,7 @@ class Executor:
             drain()
             self._actor.before_flush()
 
-        backend.endpoint.before_flush = before_flush
+        backend.endpoint.out.before_flush = before_flush
         backend.endpoint.on_tick = self._actor.log_calls
         backend._handlers.update({
             m.Execute: lambda _, message: self.queue.extend(message.tasks),

@@ -45,7 +45,7 @@ def test_the_frame_behind_an_acknowledged_one_is_sent_again(restarted, tmp_path)
         endpoint = api.current_backend().endpoint
         while endpoint._mail._sent["node"] < ACKNOWLEDGE_EVERY - 1:
             engine.available_resources()
-        with endpoint.posting:  # the acknowledgement may not come between the two
+        with endpoint.out.lock:  # the acknowledgement may not come between the two
             first = noting.remote(tmp_path / "first")
             endpoint.flush()
             second = noting.remote(tmp_path / "second")
