@@ -65,6 +65,9 @@ class A3CConfig(RolloutConfig):
     value_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="value network: layers")
     activation: Activation = Field(default="tanh", description="after hidden layers: tanh or relu")
     log_std_init: float = Field(default=0.0, description="first log standard deviation of Box actions")
+    orthogonal_init: bool = Field(
+        default=True, description="first weights: orthogonal; false: uniform within ±1/√inputs, as torch's own"
+    )
 
 
 @dataclass
@@ -169,7 +172,7 @@ class A3C(Algorithm):
         c = self.config
         return MlpActorCritic(
             observation_space, action_space, policy_hidden=c.policy_hidden, value_hidden=c.value_hidden,
-            activation=c.activation, log_std_init=c.log_std_init,
+            activation=c.activation, log_std_init=c.log_std_init, orthogonal=c.orthogonal_init,
         )
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -23,6 +23,7 @@ class MlpActorCritic:
         policy_hidden, value_hidden: sizes of hidden layers.
         activation: after each hidden layer.
         log_std_init: where log standard deviations start (Gaussian heads).
+        orthogonal: how weights start; else uniformly, as torch's do.
 
     Raises:
         UnsupportedSpaceError: a space this policy cannot work with.
@@ -37,12 +38,14 @@ class MlpActorCritic:
         value_hidden: tuple[int, ...] = (64, 64),
         activation: Activation = "tanh",
         log_std_init: float = 0.0,
+        orthogonal: bool = True,
     ) -> None:
         self.observation_size = observation_size(observation_space)
         self.head: Head = head_for(action_space)
         self.policy_spec = MlpSpec((self.observation_size, *policy_hidden, self.head.num_outputs), activation)
         self.value_spec = MlpSpec((self.observation_size, *value_hidden, 1), activation)
         self.log_std_init = log_std_init
+        self.orthogonal = orthogonal
         self.log_std_size = self.head.num_outputs if self.head.has_log_std else 0
 
     @property
@@ -50,10 +53,13 @@ class MlpActorCritic:
         return self.policy_spec.num_parameters + self.value_spec.num_parameters + self.log_std_size
 
     def initial_parameters(self, rng: np.random.Generator) -> Floats:
-        """[num_parameters]: orthogonal; last gain 0.01 (policy: nearly uniform actions) and 1 (value)."""
+        """[num_parameters]; orthogonal ones with last gain 0.01 (policy: nearly uniform actions) and 1 (value)."""
+        specs = ((self.policy_spec, 0.01), (self.value_spec, 1.0))
         return np.concatenate([
-            self.policy_spec.initialise(rng, output_gain=0.01),
-            self.value_spec.initialise(rng, output_gain=1.0),
+            *(
+                spec.initialise(rng, gain) if self.orthogonal else spec.initialise_uniform(rng)
+                for spec, gain in specs
+            ),
             np.full(self.log_std_size, self.log_std_init, np.float32),
         ])
 

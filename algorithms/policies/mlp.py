@@ -52,6 +52,16 @@ class MlpSpec:
         return flat
 
 
+    def initialise_uniform(self, rng: np.random.Generator) -> Floats:
+        """Weights and biases uniform within ±1/√in of each layer, as torch's ``Linear`` begins."""
+        flat = np.empty(self.num_parameters, np.float32)
+        for weights, bias in self.layers(flat):
+            bound = weights.shape[0] ** -0.5
+            weights[...] = rng.uniform(-bound, bound, weights.shape)
+            bias[...] = rng.uniform(-bound, bound, bias.shape)
+        return flat
+
+
 def _orthogonal(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.float64]:
     """[rows, columns], uniform among matrices with orthonormal rows or columns (whichever are fewer)."""
     normal = rng.standard_normal((max(rows, columns), min(rows, columns)))

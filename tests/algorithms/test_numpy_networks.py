@@ -132,3 +132,13 @@ def test_a_loss_may_leave_outputs_out():
     gradient, _ = learner.gradient_of(observations, None, lambda o, _: (o.values.sum(), {}))
     policy_part, value_part, log_std_part = policy.split(gradient)
     assert value_part.any() and not policy_part.any() and not log_std_part.any()
+
+
+def test_uniform_first_weights_are_spread_as_torchs():
+    spec = MlpSpec((64, 256, 3), "relu")
+    flat = spec.initialise_uniform(np.random.default_rng(0))
+    for (weights, bias), (fan_in, fan_out) in zip(spec.layers(flat), ((64, 256), (256, 3)), strict=True):
+        reference = torch.nn.Linear(fan_in, fan_out)
+        bound = fan_in**-0.5
+        assert abs(weights).max() <= bound and abs(bias).max() <= bound
+        assert weights.std() == pytest.approx(reference.weight.std().item(), rel=0.15)
