@@ -26,28 +26,31 @@ Rejected: to keep the arguments alive instead. A chain would keep every value th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
+
+import msgspec
 
 from ..ids import TASK_BYTES, task_of
 from ..messages import Shm
 
 MOST_LINKS = 64
+NOTHING: Mapping[bytes, Shm] = MappingProxyType({})
 
 
-class Made:
+class Made(msgspec.Struct, eq=False, gc=False):
     """A task or a ``put``, with what it was made from."""
 
-    __slots__ = ("awaited", "by", "copies", "links", "parents")
-
-    def __init__(self, parents: tuple[bytes, ...], links: int, by: str = "") -> None:
-        self.parents = parents
-        self.links = links
-        """In the longest line of ancestors."""
-        self.by = by
-        """Of a ``put``: the process that did it. Its one parent is the task in which it did, if it was in one."""
-        self.awaited: set[bytes] = set()
-        """Objects of which copies are being made."""
-        self.copies: dict[bytes, Shm] = {}
+    parents: tuple[bytes, ...]
+    links: int
+    """In the longest line of ancestors."""
+    by: str = ""
+    """Of a ``put``: the process that did it. Its one parent is the task in which it did, if it was in one."""
+    awaited: tuple[bytes, ...] = ()
+    """Objects of which copies are being made."""
+    copies: Mapping[bytes, Shm] = NOTHING
+    written: bool = False
+    """It has a row, see :meth:`Ancestry.row`."""
 
 
 class Ancestry:
@@ -96,17 +99,21 @@ class Ancestry:
         """
         if task in self._made or not (parents or by):
             return False
-        links = 1 + max((self._made[parent].links for parent in parents if parent in self._made), default=0)
-        self._made[task] = Made(tuple(parents), links, by)
-        self._needed.update(parents)
         if by:
             self.changed.add(task)
+        if not parents:
+            self._made[task] = Made((), 1, by)
+            return False
+        links = 1 + max((self._made[parent].links for parent in parents if parent in self._made), default=0)
+        self._made[task] = Made(tuple(parents), links, by)
+        for parent in parents:
+            self._needed[parent] += 1
         return links >= MOST_LINKS
 
     def copying(self, task: bytes, objects: Collection[bytes]) -> None:
         """Copies of these are being made; what comes after them begins to count anew."""
         made = self._made[task]
-        made.awaited = set(objects)
+        made.awaited = tuple(objects)
         made.links = 0
 
     def copied(self, object_id: bytes, value: Shm) -> tuple[bool, list[tuple[bytes, Shm]]]:
@@ -114,8 +121,8 @@ class Ancestry:
         made = self._made.get(task_of(object_id))
         if made is None or object_id not in made.awaited:
             return False, []
-        made.awaited.discard(object_id)
-        made.copies[object_id] = value
+        made.awaited = tuple(each for each in made.awaited if each != object_id)
+        made.copies = {**made.copies, object_id: value}
         self._copied.add((value.segment, value.offset))
         self.changed.add(object_id)
         if made.awaited:
@@ -128,7 +135,7 @@ class Ancestry:
         """There will be no copy: the task keeps its ancestors."""
         made = self._made.get(task_of(object_id))
         if made is not None:
-            made.awaited.clear()
+            made.awaited = ()
 
     def ended(self, task: bytes) -> list[tuple[bytes, Shm]]:
         """Nothing of a task lives any more. Returns the copies that are needed no more."""
@@ -137,8 +144,10 @@ class Ancestry:
     # ------------------------------------------------------------ remembering
 
     def row(self, key: bytes) -> tuple[str, tuple[bytes, ...]] | Shm | None:
-        """What is remembered of an object, its copy; of a ``put`` or a task that was cut off, process and parents."""
+        """What is to be remembered of an object, its copy; of a ``put`` or a task that was cut off, who and parents."""
         made = self._made.get(key[:TASK_BYTES])
+        if made is not None:
+            made.written = True
         if made is None or len(key) > TASK_BYTES:
             return None if made is None else made.copies.get(key)
         return made.by, made.parents
@@ -172,7 +181,8 @@ class Ancestry:
                 if made is None:
                     stale.append((oid, copy))
                 else:
-                    made.copies[oid] = copy
+                    made.copies = {**made.copies, oid: copy}
+                    made.written = True
                     self._copied.add((copy.segment, copy.offset))
                     made.links = 0
         self.changed = {*rows}
@@ -203,9 +213,11 @@ class Ancestry:
             made = self._made.pop(task, None)
             if made is None:
                 continue
-            if made.by or not made.parents:
+            if made.written:
                 self.changed.add(task)
                 self.changed.update(made.copies)
+            else:
+                self.changed.discard(task)
             for object_id, copy in made.copies.items():
                 copies.append((object_id, copy))
                 self._copied.discard((copy.segment, copy.offset))
