@@ -99,12 +99,7 @@ class RebuildDesk:
         """The task, among those that have not ended, with all that it needs held for it."""
         node, spec = self._node, run.spec
         needed = [oid for oid in dict.fromkeys(needed_by(spec)) if self._hold(oid, spec.task)]
-        for dep in spec.deps:
-            if isinstance(dep.value, m.Shm):  # where it was then
-                dep.value = None
-        spec.owner = NOBODY
-        spec.prefer = ""
-        task = Task(spec.task, spec.function, spec.demand, payload=Payload(spec, msgspec.Raw(m.encode(spec))))
+        task = Task(spec.task, spec.function, spec.demand, payload=Payload(spec, _for_nobody(spec)))
         if spec.environment:
             task.environment = spec.environment
         task.attempt = task.crashes = run.attempt
@@ -127,7 +122,7 @@ class RebuildDesk:
 
     def resumed(self, task: Task) -> None:
         """A worker has a task that an earlier node had it run again."""
-        task.payload.spec.owner = NOBODY
+        task.payload.raw = _for_nobody(task.payload.spec)
         self._needed[task.id] = list(self._node.objects.directory.held_by(task.id))
 
     def given_up(self, task: bytes) -> None:
@@ -178,6 +173,7 @@ class RebuildDesk:
             node.post(owner, m.Results([outcome]))
         directory.forget(task.id)
         node.objects.free(directory.task_ended(task.id, needed))
+        node.lineage.freed([object_id(task.id, 0)])  # what it made may have been freed meanwhile
 
     def _put_again(self, task: Task, outcome: m.Outcome) -> None:
         """What the task has not put again it will not."""
@@ -233,3 +229,12 @@ class RebuildDesk:
             "oldest tasks. A larger store_limit keeps more of them"
         )
 
+
+def _for_nobody(spec: m.Spec) -> msgspec.Raw:
+    """Makes a spec that of a task without an owner, which is not told where its arguments have been long ago."""
+    for dep in spec.deps:
+        if isinstance(dep.value, m.Shm):
+            dep.value = None
+    spec.owner = NOBODY
+    spec.prefer = ""
+    return msgspec.Raw(m.encode(spec))

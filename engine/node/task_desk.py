@@ -201,9 +201,19 @@ class TaskDesk:
         task.attempt += 1
         self._node.journal.attempted(task)
         self._node.store.add_event("retried", task.id.hex(), "it raised an exception of its retry_exceptions")
-        self._node.scheduler.retry(task)
+        self._queue_again(task)
         if task.cancelled:
             self._node.cancels.end(task)
+
+    def _queue_again(self, task: Task) -> None:
+        """Its arguments have been found before; but if an earlier node had handed it out, they have to be once more."""
+        if not self._node.objects.directory.resolved(task.id):
+            for dep in task.payload.spec.deps:
+                if dep.value is None:
+                    if self.arguments_there(task):
+                        break
+                    return
+        self._node.scheduler.retry(task)
 
     def _look_after(self, owner: str) -> None:
         """Asks an owner whether it takes its results; holds its tasks back when it does not."""
@@ -315,7 +325,7 @@ class TaskDesk:
             task.attempt += 1
             self._node.journal.attempted(task)
             self._node.store.add_event("retried", task.id.hex(), reason)
-            self._node.scheduler.retry(task)
+            self._queue_again(task)
         else:  # with max_retries=0 also those that were not to blame: they may not be run twice
             attempts = "1 attempt" if task.crashes <= 1 else f"each of {task.crashes} attempts"
             if self._node.rebuild.is_run_again(task.id):

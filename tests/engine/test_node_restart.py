@@ -340,3 +340,21 @@ def test_what_was_lost_is_made_again_while_the_daemon_is_killed(tmp_path):
 def note_line(path):
     with open(path, "a") as file:
         file.write("ran\n")
+
+
+def test_the_worker_of_a_task_whose_argument_was_pending_dies_meanwhile(tmp_path):
+    """The new node has the task of somebody who cannot report it: what the last one had found is found again."""
+
+    @engine.remote
+    def length(text, go):
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        while not os.path.exists(go):
+            time.sleep(0.01)
+        return len(text)
+
+    ref = length.remote(note.remote(tmp_path, "producer"), tmp_path / "go")
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "it runs")
+    with without_daemon():
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    (tmp_path / "go").touch()
+    assert engine.get(ref) == len("producer")
