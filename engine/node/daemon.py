@@ -27,6 +27,7 @@ from ..session import Session
 from ..supervisor import GIVES_UP
 from .actor_desk import ActorDesk
 from .cancel_desk import CancelDesk
+from .info_desk import InfoDesk
 from .journal import Journal
 from .lineage_desk import LineageDesk
 from .memory_guard import MemoryGuard
@@ -141,7 +142,7 @@ class Daemon:
             m.Reconcile: self.tasks.on_reconcile,
             m.Recalled: self.tasks.on_recalled,
             m.Pong: self.tasks.on_pong,
-            m.Ask: self._on_ask,
+            m.Ask: InfoDesk(self).on_ask,
             m.AskWhy: self.why.on_ask,
             m.Print: self._on_print,
             m.Stop: self._on_stop,
@@ -380,24 +381,6 @@ class Daemon:
     def _on_print(self, sender: str, message: m.Print) -> None:
         if self.session.log_to_driver:
             self.post(self.session.driver, message)
-
-    def _on_ask(self, sender: str, ask: m.Ask) -> None:
-        if ask.what == "census":
-            answer: dict[str, float] = {
-                "tasks": len(self.tasks.tasks),
-                "living actors": self.actors.table.living(),
-                "known actors": len(self.actors.table),
-                **self.objects.directory.census(),
-                "ancestors": len(self.lineage.ancestry),
-            }
-        elif ask.what == "tables":
-            from ..testing.tables import table_sizes
-
-            answer = table_sizes(self)
-        else:
-            amounts = self.scheduler.free if ask.what == "available" else self.scheduler.capacity
-            answer = {name: max(0, n) / UNITS for name, n in amounts.items()}
-        self.post(sender, m.Answer(ask.token, answer))
 
 
 def main(folder: str, incarnation: int = 0) -> int:

@@ -48,7 +48,7 @@ class Questions:
         return self._answers.pop(token, None)
 
     def amounts(self, what: str) -> dict[str, float]:
-        """Numbers by name: see ``Daemon._on_ask`` for what there is."""
+        """Numbers by name: see ``node/info_desk.py`` for what there is."""
         self._process.endpoint.flush()  # what was dropped before the question goes ahead of it
         token = self.next_token()
         answer: dict[str, float] = self.ask(token, m.Ask(token, what))
