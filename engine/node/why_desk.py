@@ -6,6 +6,7 @@ Everything here is looked up when it is asked for; the daemon's tables are as th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from .. import messages as m
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from .daemon import Daemon
 
 MOST_HOLDERS = 8
+MOST_COUNTED = 10_000
+"""Tasks ahead in the queue: a program may ask again and again, while the node has other things to do."""
+
 EVENTS_LOOKED_THROUGH = 20_000
 """The last ones, for those of one task."""
 
@@ -99,8 +103,9 @@ class WhyDesk:
         scheduler = self._node.scheduler
         lacking = [name for name, wanted in task.demand.items() if scheduler.free[name] < wanted]
         shape = scheduler.shape_of(task)
-        older = sum(other.state == IN_QUEUE and other.seq < task.seq for other in shape.queue)
-        behind = f"; {_count(older, 'task')} like it were there before" if older else ""
+        older = sum(1 for _ in takewhile(lambda other: other is not task, islice(shape.queue, MOST_COUNTED)))
+        more = "more than " if older == MOST_COUNTED else ""
+        behind = f"; {more}{_count(older, 'task')} like it were there before" if older else ""
         if not lacking:
             starting = len(self._node.pool.starting)
             what = f"{_count(starting, 'worker')} being started" if starting else "an older task needs what is free"

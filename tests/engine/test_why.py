@@ -131,6 +131,8 @@ def test_running_queued_and_waiting_tasks(local, tmp_path):
     queued = until.remote(tmp_path / "r0")
     dependent = identity.remote(identity.remote(running[0], queued), 2)
     wait_for(lambda: engine.why(queued).state == "queued", "it is queued")
+    behind = identity.remote()
+    wait_for(lambda: "; 1 task like it were there before" in str(engine.why(behind)), "there is one more")
     found = engine.why(running[0])
     assert found.state == "running"
     assert re.search(r"^task until \(\S+\) runs on w\d+ \(pid \d+\); it has been running for [\d.]+ s$", str(found))
@@ -184,6 +186,16 @@ def test_calls_in_the_queue_of_an_actor(local, tmp_path):
     assert re.search(r"^\S+ crashed \(attempt 2; before: ", engine.get(ask_inside.remote([failed])))
     asked = engine.get(ask_inside.remote([calls[1]]))
     assert "in the actor's queue behind 1" in asked, asked
+    (tmp_path / "r").touch()
+    engine.get(calls)
+
+
+def test_calls_of_an_actor_that_runs_several_at_a_time(local, tmp_path):
+    counter = Counter.options(max_concurrency=2).remote()
+    calls = [counter.until.remote(tmp_path / "r") for _ in range(3)]
+    begun(tmp_path / "r")
+    arrived = "it has arrived; 2 calls that came before it have not ended"
+    wait_for(lambda: arrived in str(engine.why(calls[2])), "all of them arrive")
     (tmp_path / "r").touch()
     engine.get(calls)
 
