@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -46,6 +47,13 @@ def double(array, folder):
 @engine.remote
 def ping():
     return True
+
+
+@engine.remote
+def blocks():
+    """How many values lie in the memory of a worker."""
+    time.sleep(0.02)  # so that each of them gets one
+    return api.current_backend().storage.arena.blocks()
 
 
 @engine.remote
@@ -154,6 +162,8 @@ def test_what_is_left_of_several_returns_stays_where_it_is(tmp_path):
     assert engine.get(small) == "small"
     assert address(kept) == where and engine.get(total.remote(kept)) == 2 * (6 << 17)
     assert noted(tmp_path, "several") == 2
+    del lost, kept, small
+    wait_for(lambda: not any(engine.get([blocks.remote() for _ in range(4)])), "second copies are freed like the first")
 
 
 def test_what_is_lost_while_nobody_looks_is_noticed_by_the_one_who_needs_it(tmp_path):
