@@ -57,9 +57,9 @@ class LineageDesk:
             self._drop(ancestry.ended(task.id))
 
     def put(self, oid: bytes, value: m.Shm, process: str, task_id: bytes) -> None:
-        """A large value was put, by a task if ``task_id`` names one."""
+        """A large value was put, by a task if ``task_id`` names one: a thread of a worker may do it between tasks."""
         parents = []
-        if task_id:
+        if any(task_id):
             parents.append(task_id)
             task = self._node.tasks.tasks.get(task_id)
             if task is not None:  # whose end is too late: what it needs may be let go before that

@@ -142,6 +142,14 @@ def test_chaos_compares_every_result_and_says_what_it_killed(tmp_path: Path) -> 
     assert document["deaths_seen"] >= 1 and max(document["longest_stall_s"].values()) > 0
 
 
+def test_a_chain_of_tasks_is_replayed_in_part() -> None:
+    done = run_program("lineage_chain.py", "--links", "300")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["right"] and 0 < result["run_again"] <= 128
+    assert all(checkpoint["remembered"] <= 128 for checkpoint in result["checkpoints"])
+
+
 def test_recovery_measures_what_deaths_cost(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     done = run_program("recovery.py", "--calls", "60", "--checkpoint-every", "20", "--kills", "1", "--json", str(path))

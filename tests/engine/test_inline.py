@@ -12,6 +12,7 @@ import pytest
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine.exceptions import TaskUnschedulableError
+from rlflow.engine.testing import lose
 
 
 @engine.remote
@@ -211,3 +212,8 @@ def test_refs_may_die_in_any_thread():
     for thread in threads:
         thread.join()
     assert counted() == 0
+
+
+def test_there_is_no_memory_to_lose():
+    with pytest.raises(ValueError, match="no memory of its own"):
+        lose(engine.put(np.ones(10_000)))

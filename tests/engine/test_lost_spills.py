@@ -10,7 +10,7 @@ from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine.testing import lose
 
-COUNT = 30
+COUNT = 20
 SIZE = 100_000
 
 
