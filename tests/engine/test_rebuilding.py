@@ -14,7 +14,7 @@ from waiting import wait_for
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine.control_store import StoreReader
-from rlflow.engine.exceptions import ObjectLostError, WorkerCrashedError
+from rlflow.engine.exceptions import GetTimeoutError, ObjectLostError, TaskCancelledError, WorkerCrashedError
 from rlflow.engine.node.ancestry import MOST_LINKS
 from rlflow.engine.testing import engine_processes, lose
 
@@ -347,6 +347,51 @@ def test_an_actor_waits_for_its_argument(tmp_path):
     lose(ref)
     assert engine.get(maker.total_of.remote(ref)) == SIZE
     assert noted(tmp_path, "ones") == 2
+
+
+@engine.remote
+class Awaiting:
+    async def total_of(self, array):
+        return float(array.sum())
+
+    async def total_inside(self, refs):
+        return float((await refs[0]).sum())
+
+
+@engine.remote(max_concurrency=2)
+class Threaded:
+    def total_of(self, array):
+        return float(array.sum())
+
+    def total_inside(self, refs):
+        return float(engine.get(refs[0]).sum())
+
+
+@pytest.mark.parametrize("kind", [Awaiting, Threaded])
+def test_actors_that_run_several_calls_at_a_time(kind, tmp_path):
+    actor = kind.remote()
+    refs = made_all([ones.remote(tmp_path) for _ in range(4)])
+    lose(refs)
+    calls = [actor.total_of.remote(ref) for ref in refs[:2]] + [actor.total_inside.remote([ref]) for ref in refs[2:]]
+    assert engine.get(calls) == [SIZE] * 4
+
+
+def test_a_time_out_and_a_cancellation_while_it_is_made_again(tmp_path):
+    @engine.remote
+    def slow_again():
+        note(tmp_path, "slow")
+        while noted(tmp_path, "slow") > 1:
+            time.sleep(0.01)
+        return np.ones(SIZE)
+
+    ref = made(slow_again.remote())
+    lose(ref)
+    with pytest.raises(GetTimeoutError):
+        engine.get(ref, timeout=0.2)
+    wait_for(lambda: noted(tmp_path, "slow") == 2, "it is run again")
+    engine.cancel(ref)
+    with pytest.raises(TaskCancelledError):
+        engine.get(ref)
 
 
 def test_the_argument_of_init_is_lost_before_the_restart(tmp_path):
