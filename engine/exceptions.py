@@ -125,7 +125,7 @@ class PendingCallsLimitExceeded(ActorError):
 
 
 class ObjectLostError(EngineError):
-    """The object's memory is gone and it cannot be rebuilt."""
+    """The object's memory is gone and it cannot be made again; the message says why."""
 
 
 class OwnerDiedError(ObjectLostError):
