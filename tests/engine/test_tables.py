@@ -23,7 +23,8 @@ FEW = 6
 """Less than one entry for each third round."""
 
 BOUNDED = (
-    "_functions", "scheduler._averages", "scheduler._shapes", "tasks._functions", "storage._endpoint.unacknowledged",
+    "_functions", "scheduler._averages", "scheduler._shapes", "tasks._functions",
+    "storage._endpoint.unacknowledged", "storage._endpoint.out._mail._kept",
 )
 """Tables that forget what is old only when they have many entries, each with a test below or of its own."""
 
