@@ -29,6 +29,7 @@ from .actor_desk import ActorDesk
 from .cancel_desk import CancelDesk
 from .info_desk import InfoDesk
 from .journal import Journal
+from .latecomers import Latecomers
 from .lineage_desk import LineageDesk
 from .memory_guard import MemoryGuard
 from .object_desk import ObjectDesk
@@ -97,6 +98,7 @@ class Daemon:
         self.memory = MemoryGuard(self)
         self.why = WhyDesk(self)
         self.watchman = Watchman(self)
+        self.latecomers = Latecomers(self, self._mail)
         self.roles: dict[str, str] = {}
         self._newcomers: list[str] = []
         self.ended = Departed()
@@ -203,6 +205,7 @@ class Daemon:
         its transaction.
         """
         frames = self._mail.frames
+        expected = self.latecomers.expected
         for _ in range(self._frames):
             if not frames:
                 self._mail.wait(0)
@@ -210,7 +213,11 @@ class Daemon:
                 if not frames:
                     self._frames = 1
                     return
-            self.handle(frames.popleft())
+            frame = frames.popleft()
+            if expected and frame.sender in expected:
+                self.latecomers.take(frame)
+            else:
+                self.handle(frame)
         self._frames = min(2 * self._frames, FRAMES_PER_TURN)
 
     def handle(self, frame: m.NodeFrame) -> None:
@@ -330,6 +337,8 @@ class Daemon:
     def worker_ended(self, process: Process, status: int) -> None:
         worker = process.id
         self._hear_out(worker)
+        if worker in self.latecomers.expected:
+            self.latecomers.ended(worker)
         self.ended.add(worker)
         self.journal.ended(worker)
         out_of_memory = self.memory.ended(worker)

@@ -172,6 +172,10 @@ class WorkerPool:
     def last_started(self, worker: str) -> bytes:
         """The task that a dead worker ran at last, empty if it ran none."""
         self._dead.append(worker)
+        return self.note(worker)
+
+    def note(self, worker: str) -> bytes:
+        """The task that a worker began last, or is in; empty if there was none yet."""
         path = self._session.started_task(worker)
         try:
             task = path.read_bytes()

@@ -54,6 +54,10 @@ class RollCall:
         self._awaited.discard(process)
         self.reports.setdefault(process, report)
 
+    def gone_on_without(self, process: str) -> None:
+        """It reports later."""
+        self._awaited.discard(process)
+
     def ended(self, process: str) -> None:
         """It will send nothing any more."""
         self._awaited.discard(process)

@@ -2,7 +2,8 @@
 
 It asks every process that the last node knew for a report. Until all have answered, nothing but their reports is
 handled and what else comes is kept; then everything is put in its place at once, what was kept is handled, and the
-node goes on like any other. Calls between actors and their callers do not pass the node and notice nothing.
+node goes on like any other. Calls between actors and their callers do not pass the node and notice nothing. An actor
+that cannot answer yet is not waited for longer than a moment (``latecomers.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import msgspec
 
 from .. import messages as m
 from ..departed import Departed
-from .actors import ALIVE, DEAD, PENDING
+from .actors import ALIVE, DEAD, PENDING, Actor
+from .latecomers import PATIENCE_SECONDS
 from .leases import Held
 from .payload import Payload
 from .resume import Part, RollCall, Standing, standing
@@ -44,6 +46,8 @@ class Successor:
         self._kept: list[m.NodeFrame] = []
         self._ends: list[tuple[Process, int]] = []
         self._attempts = node.journal.attempts()
+        self._late: dict[str, Actor] = {}
+        """Actors that have not reported, by process."""
 
     def take_over(self) -> None:
         node = self._node
@@ -66,8 +70,13 @@ class Successor:
         for process in (node.session.driver, *node.pool.processes):
             self._mail.hold_back(process)
             self._mail.send(process, [resume])
+        patience_ends = time.monotonic() + PATIENCE_SECONDS
         while not calls.complete(self._mail.arrived):
-            self._listen(calls, marks)
+            left = patience_ends - time.monotonic()
+            if left <= 0:
+                self._go_on_without_actors(calls)
+            self._listen(calls, marks, max(left, 0.0) or None)
+        node.latecomers.expect(self._late, self, marks)
         self._put_in_place(calls.reports)
         self._go_on(calls.reports)
 
@@ -78,15 +87,25 @@ class Successor:
         task.attempt, task.crashes = self._attempts.get(spec.task, (0, 0))
         return task
 
-    def _listen(self, calls: RollCall, marks: dict[str, int]) -> None:
+    def _go_on_without_actors(self, calls: RollCall) -> None:
+        for process in calls.missing():
+            actor = self._node.latecomers.actor_of(process)
+            if actor is not None:
+                self._late[process] = actor
+                calls.gone_on_without(process)
+
+    def _listen(self, calls: RollCall, marks: dict[str, int], timeout: float | None) -> None:
         node, mail = self._node, self._mail
-        mail.wait(node.watchman.pause)
+        if calls.complete(mail.arrived):
+            return
+        mail.wait(node.watchman.pause if timeout is None else timeout)
         node.watchman.awaits(calls.missing(), time.monotonic())
         if node.pool.fileno() in mail.receive():
             for process, status in node.pool.poll():
                 self._ends.append((process, status))
                 mail.end_of(process.id)
                 calls.ended(process.id)
+                self._late.pop(process.id, None)
         while mail.frames:
             frame = mail.frames.popleft()
             if frame.number != m.UNNUMBERED:
@@ -96,6 +115,7 @@ class Successor:
             (report,) = frame.messages
             assert isinstance(report, m.Report)
             if frame.sender not in calls.reports:
+                self._late.pop(frame.sender, None)
                 calls.heard(frame.sender, report)
                 mail.begin_at(frame.sender, max(report.first, marks.get(frame.sender, 0)))
 
@@ -104,6 +124,7 @@ class Successor:
     def _put_in_place(self, reports: dict[str, m.Report]) -> None:
         node = self._node
         node.roles = {process.id: "worker" for process, _ in self._ends}  # their ends will be told
+        node.roles.update(dict.fromkeys(self._late, "worker"))
         node.roles.update({process: report.role for process, report in reports.items()})
         for process, report in reports.items():
             node.journal.joined(process, report.role, report.pid)
@@ -113,10 +134,28 @@ class Successor:
         for worker, parts in result.held.items():
             if worker in died_in or node.roles[worker] == "worker":
                 self._put_worker(worker, reports.get(worker), parts)
-        for task_id in result.lost:
+        for process, actor in self._late.items():
+            self._put_late_actor(process, actor)
+        self._take_up(result)
+        self._put_actors(reports)
+        for task_id in self._attempts:
+            node.rebuild.given_up(task_id)
+
+    def _put_late_actor(self, process: str, actor: Actor) -> None:
+        node = self._node
+        creation = self._recorded(actor.id, Part(actor.id, actor.creation.attempt))
+        there = node.pool.processes[process]
+        node.pool.started(there)
+        node.scheduler.resumed(process, there.environment, [Held(creation)], [], True)
+
+    def _take_up(self, result: Standing) -> None:
+        """Queues the tasks that are lost, if they are not here by now, and tells owners what they may not know."""
+        node = self._node
+        lost = [task_id for task_id in result.lost if task_id not in node.tasks.tasks]
+        for task_id in lost:
             self._recorded(task_id)
         self._adopt(result)
-        for task_id in result.lost:
+        for task_id in lost:
             task = node.tasks.tasks[task_id]
             if not task.payload.spec.deps or node.tasks.arguments_there(task):
                 node.tasks.enqueue(task)
@@ -124,17 +163,27 @@ class Successor:
             outcome = node.store.outcome(task_id)
             assert outcome is not None
             node.post(owner, m.Results([outcome]))
-        self._put_actors(reports)
-        for task_id in self._attempts:
-            node.rebuild.given_up(task_id)
+
+    def place_submitted(self, process: str, report: m.Report) -> None:
+        """The tasks of one that reports late."""
+        its = m.Report(report.role, report.pid, report.unfinished)
+        self._take_up(standing({process: its}, {}, {}, (), self._attempt, self._spec, self._ended))
+
+    def place_orphans(self, process: str) -> None:
+        """The tasks of one that has died before it reported."""
+        orphans = self._node.store.unfinished_of({process}, self._began())
+        self._take_up(standing({}, {}, {}, orphans, self._attempt, self._spec, self._ended))
 
     def _orphans(self, reports: dict[str, m.Report], died_in: dict[str, bytes]) -> set[bytes]:
         """Those that are known, and the tasks of workers that have died and reported nothing."""
         silent = died_in.keys() - reports.keys()
         if not silent:
             return self._node.journal.orphans
-        began = (Path(self._node.session.folder) / "session.json").stat().st_mtime
-        return {*self._node.journal.orphans, *self._node.store.unfinished_of(silent, began)}
+        return {*self._node.journal.orphans, *self._node.store.unfinished_of(silent, self._began())}
+
+    def _began(self) -> float:
+        """When the session did."""
+        return (Path(self._node.session.folder) / "session.json").stat().st_mtime
 
     def _attempt(self, task_id: bytes) -> int:
         return self._attempts.get(task_id, (0, 0))[0]
@@ -243,17 +292,22 @@ class Successor:
         node = self._node
         node.store.add_event("node restarted", self._inbox)
         self._remove_sockets()
-        for frame in self._kept:
+        self.handle(self._kept, reports)
+        self._kept = []
+        for process, status in self._ends:
+            node.worker_ended(process, status)
+        node.objects.reclaim({process: report.blocks for process, report in reports.items()})
+
+    def handle(self, frames: list[m.NodeFrame], reports: dict[str, m.Report]) -> None:
+        """Handles frames that came meanwhile, those older than their sender's report as such."""
+        node = self._node
+        for frame in frames:
             report = reports.get(frame.sender)
             node.tasks.repeated = report is None or frame.number < report.next
             if node.tasks.repeated:
                 frame.messages = [message for message in frame.messages if not isinstance(message, STALE)]
             node.handle(frame)
         node.tasks.repeated = False
-        self._kept = []
-        for process, status in self._ends:
-            node.worker_ended(process, status)
-        node.objects.reclaim({process: report.blocks for process, report in reports.items()})
 
     def _remove_sockets(self) -> None:
         """Of earlier nodes."""
