@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,9 @@ class Keeper:
 
     def are_right(self):
         return all(is_content(array, seed) for seed, array in self.arrays.items())
+
+    def pid(self):
+        return os.getpid()
 
     def let_go(self):
         self.arrays.clear()
@@ -186,6 +190,23 @@ def test_a_process_is_killed_as_it_copies():
         assert faults.happened() == [1]
     del refs
     wait_for(all_is_free, "all is free")
+
+
+def test_a_process_that_does_not_answer_keeps_nobody_from_reading_or_writing():
+    start_engine(object_store_memory=CAPACITY)
+    keeper = Keeper.remote()
+    pid = engine.get(keeper.pid.remote())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        refs = [engine.put(content(i)) for i in range(30)]
+        assert all(engine.get([right.remote(ref, i) for i, ref in enumerate(refs)], timeout=60))
+        assert all(is_content(array, i) for i, array in enumerate(engine.get(refs)))
+        assert not any(lies_on_disk(ref) for ref in refs[:10]), "it may read those"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    refs += [engine.put(content(i)) for i in range(30, 50)]
+    wait_for(lambda: any(lies_on_disk(ref) for ref in refs[:10]), "it has answered, and there is room again")
+    assert all(is_content(array, i) for i, array in enumerate(engine.get(refs)))
 
 
 def test_a_disk_without_room_for_what_shall_leave_memory():
