@@ -63,8 +63,11 @@ class Arena:
             return None
         with self._lock:
             for segment in list(self._memory.values()):
-                offset = None if segment.is_cut_off() else segment.blocks.allocate(size)
+                offset = segment.blocks.allocate(size)
                 if offset is None:
+                    continue
+                if segment.is_cut_off():
+                    segment.blocks.free(offset)
                     continue
                 if not segment.lacking(offset, size):
                     break
