@@ -405,6 +405,7 @@ class Directory:
             if not record.released:
                 if value is None and not record.owner:  # never announced: only its holders made it known here
                     self._drop(object_id)
+                    freed.forgotten.append(object_id)
                 continue
             self._drop(object_id)
             freed.objects.append(object_id)

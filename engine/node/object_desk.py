@@ -110,8 +110,8 @@ class ObjectDesk:
             self.spilling.gone(oid)
             if oid.endswith(HANDLE_INDEX):
                 self._node.actors.handles_gone(oid[:-2])
-        if freed.objects and len(ancestry):
-            self._node.lineage.freed(freed.objects)
+        if (freed.objects or freed.forgotten) and len(ancestry):
+            self._node.lineage.freed([*freed.objects, *freed.forgotten])
         for oid in freed.unseen:
             if not oid.endswith(HANDLE_INDEX) and self._node.store.value(oid) is None:
                 self.directory.unwanted(oid)

@@ -45,8 +45,11 @@ class Freed:
     objects: list[bytes] = field(default_factory=list)
     unseen: list[bytes] = field(default_factory=list)
     """Objects that are needed no more, of which nothing was known here: they may be to come."""
+    forgotten: list[bytes] = field(default_factory=list)
+    """Objects of which nothing was known but their holders, that have none any more."""
 
     def add(self, more: Freed) -> None:
         self.blocks += more.blocks
         self.objects += more.objects
         self.unseen += more.unseen
+        self.forgotten += more.forgotten

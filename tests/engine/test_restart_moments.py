@@ -145,3 +145,26 @@ def test_what_a_dead_worker_had_submitted(restarted, tmp_path, seen):
 def events():
     with StoreReader(api.current_backend().session.store) as store:
         return list(store.events())
+
+
+@engine.remote
+def doubled(array):
+    return 2 * array
+
+
+def test_a_hold_that_is_taken_back_before_it_comes(restarted):
+    """The daemon dies between the two, when the object itself is gone: nothing of what it was made from is kept."""
+    restarted()
+    process = api.current_backend()
+    ref = doubled.remote(engine.put(np.ones(20_000)))
+    assert engine.get(ref).sum() == 40_000
+    oid = ref.binary()
+    del ref
+    wait_for(nothing_is_left, "it is gone")
+    process.post_node(m.Hold(oid, b"w1", -1))
+    assert process.questions.census()["tracked objects"] == 1
+    kill_daemon()
+    assert process.questions.census()["tracked objects"] == 1
+    process.post_node(m.Hold(oid, b"w1", 1))
+    wait_for(lambda: not process.questions.census()["tracked objects"], "both have come")
+    assert process.questions.census()["ancestors"] == 0
