@@ -2,7 +2,7 @@
 
 No process knows all of it. The node knows what a task lacks and who has the resources; the worker since when it runs it
 and what it waits for itself; the caller of an actor which of its calls come first. So whoever asks goes from one to
-the next (``runtime/explaining.py``), each tells its part as a ``Reason`` (see ``messages.py``), and what comes out is a
+the next (``runtime/explaining.py``), each tells its part as a ``Reason`` (see ``messages/``), and what comes out is a
 tree: below each line what it waits for. Nothing is kept for this while tasks run; it is put together on request, and
 is true of the moments at which the processes were asked.
 """
