@@ -33,7 +33,8 @@ from report import machine, short, write_json
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine import messages as m
-from rlflow.engine.control_store import Event, StoreReader
+from rlflow.engine.control_store import Event
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import engine_processes, leak_check
 
 KINDS = ("worker", "actor", "learner", "daemon")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.control_store import StoreReader
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import lose
 
 CHECKPOINTS = 10

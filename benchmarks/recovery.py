@@ -26,7 +26,7 @@ from report import machine, print_table, short, write_json
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.control_store import StoreReader
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import engine_processes
 
 LINK_SECONDS = 0.01

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from . import messages as m
-from .control_store import StoreReader, TaskHistory
 from .ids import OBJECT_BYTES, SCOPE_BYTES, TASK_BYTES, child_scope, object_id, task_of
+from .store_reader import StoreReader, TaskHistory
 
 
 @dataclass

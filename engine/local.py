@@ -12,7 +12,7 @@ from typing import Any
 
 from . import machine, stacks
 from . import messages as m
-from .control_store import DEFAULT_LIMIT, StoreReader
+from .control_store import DEFAULT_LIMIT
 from .exceptions import StartupError
 from .ids import new_scope
 from .interrupts import guard_ctrl_c
@@ -21,6 +21,7 @@ from .runtime.process import ProcessBackend
 from .runtime.scope import TaskScope
 from .session import MARK, Session, create_session, kill_survivors, remove_session
 from .store.warming import warm_up
+from .store_reader import StoreReader
 from .timeline import trace_events
 
 START_SECONDS = 60.0

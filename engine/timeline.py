@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any
 
-from .control_store import StoreReader
+from .store_reader import StoreReader
 
 MICROSECONDS = 1e6
 

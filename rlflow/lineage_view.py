@@ -17,8 +17,8 @@ from .run_folder import RunFolder, shown_path
 from .task_history import OUTCOME_STYLES, opened_store, short_id, shown_duration
 
 if TYPE_CHECKING:
-    from rlflow.engine.control_store import StoreReader, TaskHistory
     from rlflow.engine.lineage import Producer
+    from rlflow.engine.store_reader import StoreReader, TaskHistory
 
 RETURN_DIGITS = 4
 """Of an object's id in hexadecimal: which of its task's returns it is."""

@@ -17,7 +17,7 @@ from .errors import InputError
 from .run_folder import RunFolder, shown_path
 
 if TYPE_CHECKING:
-    from rlflow.engine.control_store import StoreReader, TaskHistory
+    from rlflow.engine.store_reader import StoreReader, TaskHistory
 
 
 @dataclass
@@ -52,7 +52,7 @@ def opened_store(folder: RunFolder) -> Iterator[StoreReader]:
         raise InputError(f"{shown_path(folder.path)} has no task history: {reason}")
     import lmdb
 
-    from rlflow.engine.control_store import StoreReader
+    from rlflow.engine.store_reader import StoreReader
 
     try:
         with StoreReader(folder.store) as reader:

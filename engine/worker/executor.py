@@ -25,13 +25,13 @@ import msgspec
 from .. import messages as m
 from .. import runtime_env
 from ..cancelled import cancelled_error
-from ..control_store import StoreReader
 from ..exceptions import EngineError
 from ..explanation import QUEUED
 from ..functions import LoadedFunctions, load
 from ..ids import TASK_BYTES
 from ..refs import ObjectRef
 from ..runtime.scope import current_scope
+from ..store_reader import StoreReader
 from .actor import ActorHost
 from .attempt import REPORT_SECONDS, Attempt, node_first
 from .backend import NO_TASK, WorkerBackend

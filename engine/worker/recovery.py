@@ -26,13 +26,14 @@ import cloudpickle
 import msgspec
 
 from .. import messages as m
-from ..control_store import StoreReader, checkpoint_file, log_key
+from ..control_store import checkpoint_file, log_key
 from ..exceptions import SerializationError
 from ..ids import child_scope
 from ..refs import ObjectRef, capture_refs
 from ..runtime.process import ProcessBackend
 from ..runtime.scope import TaskScope
 from ..serialization import explain_pickling_failure
+from ..store_reader import StoreReader
 
 
 class Recovery:

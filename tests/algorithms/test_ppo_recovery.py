@@ -15,7 +15,8 @@ from rlflow import engine
 from rlflow.algorithms.ppo import PPO, PPOConfig
 from rlflow.algorithms.ppo_learner import LEARNER
 from rlflow.engine import api
-from rlflow.engine.control_store import Event, StoreReader
+from rlflow.engine.control_store import Event
+from rlflow.engine.store_reader import StoreReader
 
 ITERATIONS = 28
 LEARNER_DIES = (0, 13, 20)  # before the first checkpoint, and after others

@@ -9,7 +9,7 @@ from waiting import is_gone, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.control_store import StoreReader
+from rlflow.engine.store_reader import StoreReader
 
 POINTS = ["before it has run", "when it has run", "before it is logged"]
 

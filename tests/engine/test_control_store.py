@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from rlflow.engine import messages as m
-from rlflow.engine.control_store import ControlStore, StoreReader, checkpoint_file
+from rlflow.engine.control_store import ControlStore, checkpoint_file
 from rlflow.engine.ids import object_id, task_id
 from rlflow.engine.serialization import dump_error
+from rlflow.engine.store_reader import StoreReader
 
 SCOPE = b"0123456789"
 
@@ -50,7 +51,7 @@ def add_outcome(store: ControlStore, outcome: m.Outcome) -> None:
 def reading_process(path: Path, program: str) -> object:
     """What another process finds; ``program`` has the open reader in ``store`` and prints JSON."""
     program = (
-        "import json, sys\nfrom rlflow.engine.control_store import StoreReader\n"
+        "import json, sys\nfrom rlflow.engine.store_reader import StoreReader\n"
         f"with StoreReader(sys.argv[1]) as store:\n    {program}\n"
     )
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
@@ -286,7 +287,7 @@ def test_a_reader_killed_in_the_middle_pins_nothing_for_ever(tmp_path):
     store.add_function(b"f", "simulate", b"blob")
     store.commit()
     program = (
-        "import os, signal, sys\nfrom rlflow.engine.control_store import StoreReader\n"
+        "import os, signal, sys\nfrom rlflow.engine.store_reader import StoreReader\n"
         "transaction = StoreReader(sys.argv[1])._env.begin()\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run([sys.executable, "-c", program, tmp_path / "store"], check=False)

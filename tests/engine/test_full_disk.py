@@ -9,7 +9,7 @@ from waiting import start_engine, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.control_store import StoreReader
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import engine_processes, full_disk
 
 PAYLOAD = "x" * 500

@@ -12,7 +12,7 @@ from waiting import DEADLINE, daemon_and_zygote, start_engine, wait_for
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine import messages as m
-from rlflow.engine.control_store import StoreReader
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import delay, inject
 
 

@@ -14,10 +14,11 @@ from waiting import start_engine, wait_for
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine import messages as m
-from rlflow.engine.control_store import ControlStore, StoreReader
+from rlflow.engine.control_store import ControlStore
 from rlflow.engine.exceptions import ObjectLostError
 from rlflow.engine.history import IDS_PER_RECORD
 from rlflow.engine.ids import object_id, task_id
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import lose
 
 LIMIT = 1 << 20

@@ -12,8 +12,8 @@ from waiting import start_engine, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.control_store import StoreReader
 from rlflow.engine.exceptions import TaskCancelledError, WorkerCrashedError
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import engine_processes, leak_check
 
 

@@ -8,8 +8,8 @@ from waiting import wait_for
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.control_store import StoreReader
 from rlflow.engine.exceptions import ActorDiedError, WorkerCrashedError
+from rlflow.engine.store_reader import StoreReader
 
 
 @pytest.fixture

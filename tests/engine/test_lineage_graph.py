@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from rlflow import engine
-from rlflow.engine.control_store import StoreReader
 from rlflow.engine.lineage import Producer, find_id, lineage
+from rlflow.engine.store_reader import StoreReader
 
 
 @engine.remote

@@ -10,10 +10,10 @@ from waiting import start_engine, wait_for
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine import messages as m
-from rlflow.engine.control_store import StoreReader
 from rlflow.engine.exceptions import TaskError, WorkerCrashedError
 from rlflow.engine.node.doubts import Doubt, Doubts
 from rlflow.engine.node.leases import Task
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import drop, engine_processes, inject, kill_at_task
 
 

@@ -13,9 +13,9 @@ from waiting import wait_for
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.control_store import StoreReader
 from rlflow.engine.exceptions import GetTimeoutError, ObjectLostError, TaskCancelledError, WorkerCrashedError
 from rlflow.engine.node.ancestry import MOST_LINKS
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import engine_processes, lose
 
 SIZE = 4000

@@ -11,8 +11,8 @@ from waiting import start_engine, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.control_store import StoreReader
 from rlflow.engine.exceptions import ActorUnavailableError
+from rlflow.engine.store_reader import StoreReader
 
 
 @pytest.fixture(autouse=True)

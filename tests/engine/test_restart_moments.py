@@ -13,9 +13,9 @@ from waiting import is_gone, start_engine, wait_for
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine import messages as m
-from rlflow.engine.control_store import StoreReader
 from rlflow.engine.exceptions import TaskCancelledError
 from rlflow.engine.node.daemon import ACKNOWLEDGE_EVERY
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import delay, drop, inject, kill_at_message
 
 SUCCESSORS = "node.*"

@@ -11,9 +11,9 @@ from waiting import DEADLINE, all_resources_free, wait_for
 
 from rlflow import engine
 from rlflow.engine import api
-from rlflow.engine.control_store import StoreReader
 from rlflow.engine.exceptions import TaskCancelledError
 from rlflow.engine.ids import task_of
+from rlflow.engine.store_reader import StoreReader
 
 LONG = 1000.0
 

@@ -13,7 +13,7 @@ import pytest
 
 import rlflow as package
 from rlflow.callbacks import Callback, RunStart
-from rlflow.engine.control_store import StoreReader
+from rlflow.engine.store_reader import StoreReader
 from rlflow.run_folder import RunFolder
 from rlflow.task_history import read_history, short_id, total_by_function
 
