@@ -66,10 +66,11 @@ class TaskDesk:
         add_spec = self._node.store.add_spec
         for raw in message.items:
             spec = m.decode_spec(raw)
+            heard_of = self.repeated and spec.task not in tasks and self._is_over(spec.task)
             if spec.parent_attempt:
-                if self._found_again(spec):
+                if self._found_again(spec) or heard_of:
                     continue
-            elif spec.task in tasks or (self.repeated and self._has_ended(spec.task)):  # sent twice
+            elif spec.task in tasks or heard_of:  # sent twice
                 continue
             task = Task(
                 spec.task, spec.function, spec.demand, spec.prefer, False, Payload(spec, raw), spec.environment
@@ -80,8 +81,12 @@ class TaskDesk:
                 continue
             self.enqueue(task)
 
-    def _has_ended(self, task_id: bytes) -> bool:
-        return self._node.store.outcome(task_id) is not None
+    def _is_over(self, task_id: bytes) -> bool:
+        """Whether a task that an earlier node recorded, and that is not here, has ended.
+
+        Its outcome may have been lost with its worker. But if its owner waited for it, it would be here.
+        """
+        return self._node.store.spec(task_id) is not None
 
     def _found_again(self, spec: m.Spec) -> bool:
         """A parent that is re-run submits its children again; those that run or have ended are not run twice."""

@@ -257,6 +257,19 @@ class ObjectTable:
             if entry is not None and entry.value is not None:
                 self._post(m.Stored(object_id, entry.value))
 
+    def publish_results_of(self, workers: set[str]) -> None:
+        """The same for what these have made, who are dead: the node may never have heard of it.
+
+        Not what lies in their memory: that goes with them if the node does not know of it, and is made again.
+        """
+        with self.lock:
+            made = [
+                oid for oid, entry in self.entries.items()
+                if entry.owned and entry.worker in workers and not isinstance(entry.value, m.Shm)
+            ]
+        for object_id in made:
+            self.publish(object_id)
+
     def drain(self) -> None:
         """Counts down what was dropped, and tells the node what that ends."""
         if not self.released:

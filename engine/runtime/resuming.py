@@ -49,10 +49,13 @@ class Resuming:
         if message.incarnation < self._incarnation:  # it is dead as well, and its word comes late
             return
         self._incarnation = message.incarnation
+        dead = process.endpoint.peers() - {*message.workers, process.session.driver, process.process}
+        if dead:  # they may have told us, and the last node only
+            process.objects.publish_results_of(dead)
         self._blocks = process.storage.arena.all_announced()
         process.endpoint.out.before_flush()  # an actor's log tells of some of them
         process.endpoint.resume(message.inbox, self._report)
-        for peer in process.endpoint.peers() - {*message.workers, process.session.driver, process.process}:
+        for peer in dead:
             process.peer_ended(peer)
         process.reconciliation.start_over()  # what it asked for follows from the report
         process.calls.watch_again()

@@ -168,3 +168,34 @@ def test_a_hold_that_is_taken_back_before_it_comes(restarted):
     process.post_node(m.Hold(oid, b"w1", 1))
     wait_for(lambda: not process.questions.census()["tracked objects"], "both have come")
     assert process.questions.census()["ancestors"] == 0
+
+
+@engine.remote
+def opened(refs):
+    return [engine.get(ref) for ref in refs]
+
+
+@engine.remote(num_cpus=1)
+def after(go=None, size=None):
+    while go is not None and not os.path.exists(go):
+        time.sleep(0.001)
+    return os.getpid() if size is None else np.ones(size)
+
+
+def test_results_of_a_dead_worker_that_only_their_owner_has_heard_of(restarted, tmp_path):
+    """They ended while there was no daemon, and their worker took its report with it."""
+    restarted(num_cpus=1)
+    engine.get([after.remote() for _ in range(50)])  # so short that several are queued at the worker
+    refs = [after.remote(tmp_path / "go"), after.remote(), after.remote(), after.remote()]
+    wait_for(lambda: api.current_backend().unfinished.tasks(), "they are submitted")
+    engine.wait(refs, timeout=0.3)
+    with without_daemon():
+        (tmp_path / "go").touch()
+        ready, _ = engine.wait(refs, num_returns=4, timeout=2)
+        pid = engine.get(ready[0])
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: is_gone(pid), "the worker ends")
+    assert len(ready) > 1
+    values = engine.get(ready)
+    assert engine.get(opened.remote(ready), timeout=30) == values
+    engine.get(refs, timeout=30)
