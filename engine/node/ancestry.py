@@ -161,19 +161,7 @@ class Ancestry:
         Returns copies that nothing needs.
         """
         remembered = {key: row for key, row in rows.items() if not isinstance(row, Shm)}
-        expanded: set[bytes] = set()
-        stack = [*living]
-        while stack:  # parents first, because links are counted from them
-            task = stack[-1]
-            by, parents = remembered.get(task) or ("", tuple(parents_of(task)))
-            if task not in expanded:
-                expanded.add(task)
-                stack += [parent for parent in parents if parent not in expanded]
-                continue
-            stack.pop()
-            self.made(task, parents, by)
-            if task in remembered and task not in self._made:  # cut off
-                self._made[task] = Made((), 0)
+        self._expand(living, parents_of, remembered)
         stale = []
         for oid, copy in rows.items():
             if isinstance(copy, Shm):
@@ -187,6 +175,28 @@ class Ancestry:
                     made.links = 0
         self.changed = {*rows}
         return stale
+
+    def recall(self, task: bytes, parents_of: Callable[[bytes], list[bytes]]) -> None:
+        """A task that was let go is needed after all, and its ancestors are, which their specs name."""
+        self._expand([task], parents_of, {})
+
+    def _expand(
+        self, tasks: Collection[bytes], parents_of: Callable[[bytes], list[bytes]],
+        remembered: Mapping[bytes, tuple[str, tuple[bytes, ...]]],
+    ) -> None:
+        expanded: set[bytes] = set()
+        stack = [*tasks]
+        while stack:  # parents first, because links are counted from them
+            task = stack[-1]
+            by, parents = remembered.get(task) or ("", tuple(parents_of(task)))
+            if task not in expanded:
+                expanded.add(task)
+                stack += [parent for parent in parents if parent not in expanded]
+                continue
+            stack.pop()
+            self.made(task, parents, by)
+            if task in remembered and task not in self._made:  # cut off
+                self._made[task] = Made((), 0)
 
     def copies(self) -> Iterator[Shm]:
         for made in self._made.values():

@@ -48,7 +48,11 @@ class LineageDesk:
         """A task with arguments that are refs has ended."""
         ancestry = self.ancestry
         if task.id in self._node.objects.directory.producers or ancestry.is_needed(task.id):
-            if ancestry.made(task.id, self._parents(task.payload.spec)):
+            parents = self._parents(task.payload.spec)
+            for parent in parents:
+                if not (ancestry.needs(parent) or self._lives(parent)):  # its end was heard before this one's
+                    ancestry.recall(parent, self._recorded_parents)
+            if ancestry.made(task.id, parents):
                 self._copy(task.id, {
                     object_id(task.id, index): value for index, value in enumerate(outcome.values)
                     if isinstance(value, m.Shm)

@@ -16,7 +16,7 @@ from rlflow.engine import messages as m
 from rlflow.engine.exceptions import TaskCancelledError
 from rlflow.engine.node.daemon import ACKNOWLEDGE_EVERY
 from rlflow.engine.store_reader import StoreReader
-from rlflow.engine.testing import delay, drop, inject, kill_at_message
+from rlflow.engine.testing import delay, drop, inject, kill_at_message, lose
 
 SUCCESSORS = "node.*"
 
@@ -199,3 +199,28 @@ def test_results_of_a_dead_worker_that_only_their_owner_has_heard_of(restarted, 
     values = engine.get(ready)
     assert engine.get(opened.remote(ready), timeout=30) == values
     engine.get(refs, timeout=30)
+
+
+@engine.remote
+def plus_one(array, folder):
+    with open(f"{folder}/runs", "a") as file:
+        file.write("ran\n")
+    return array + 1
+
+
+def test_ancestors_are_known_though_the_end_of_a_task_was_heard_late(restarted, tmp_path):
+    """The owner had let go of its argument by then, and that of its ancestors: nobody seemed to need them."""
+    with inject(delay(m.Copied, 2.0, sender="w*")) as faults:  # what the worker says after it waits as well
+        restarted()
+        ref = engine.put(np.zeros(10_000))
+        for _ in range(80):
+            ref = plus_one.remote(ref, str(tmp_path))
+        engine.wait([ref])
+        assert faults.happened() == [1]
+        wait_for(lambda: api.current_backend().questions.census()["ancestors"] < 40, "the line is cut")
+        kill_daemon()
+        (tmp_path / "runs").unlink()
+        lose([ref])
+        assert engine.get(ref)[0] == 80
+        assert (tmp_path / "runs").read_text().count("\n") <= 64
+        del ref
