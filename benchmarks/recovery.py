@@ -33,14 +33,8 @@ LINK_SECONDS = 0.01
 """A task of a chain."""
 
 BIN_SECONDS = 0.1
-CHAIN_SECONDS = 1.5
-"""Of chains before a worker dies, and again after."""
-
 BACK = 0.9
 """Of the rate of before: then it is back."""
-
-CALLER_SECONDS = 1.5
-"""Of one caller around one death of the daemon; ten deaths within ten seconds would end the session."""
 
 PATIENCE = 60.0
 
@@ -95,15 +89,15 @@ def replayed() -> list[int]:
     return [int(detail.split(" calls replayed")[0].split()[-1]) for detail in details]
 
 
-def chains(cpus: int) -> dict[str, Any]:
-    """Ends of tasks by tenths of a second, from ``CHAIN_SECONDS`` before a worker's death to as long after it."""
+def chains(cpus: int, seconds: float) -> dict[str, Any]:
+    """Ends of tasks by tenths of a second, from ``seconds`` before a worker's death to as long after it."""
     engine.get([link.remote(0) for _ in range(2 * cpus)])  # all workers are there
     began = time.perf_counter()
     died_at = 0.0
     ended: list[float] = []
     running = [link.remote(0) for _ in range(2 * cpus)]
-    while time.perf_counter() - began < 2 * CHAIN_SECONDS:
-        if not died_at and time.perf_counter() - began > CHAIN_SECONDS:
+    while time.perf_counter() - began < 2 * seconds:
+        if not died_at and time.perf_counter() - began > seconds:
             died_at = time.perf_counter() - began
             os.kill(engine_processes().workers[-1], signal.SIGKILL)
         (ready, *_), _ = engine.wait(running, timeout=PATIENCE)
@@ -111,9 +105,9 @@ def chains(cpus: int) -> dict[str, Any]:
         running.remove(ready)
         running.append(link.remote(engine.get(ready) + 1))
     engine.get(running, timeout=PATIENCE)
-    bins = [0] * round(2 * CHAIN_SECONDS / BIN_SECONDS)
+    bins = [0] * round(2 * seconds / BIN_SECONDS)
     for moment in ended:
-        bins[min(len(bins) - 1, int((moment - died_at + CHAIN_SECONDS) / BIN_SECONDS))] += 1
+        bins[min(len(bins) - 1, int((moment - died_at + seconds) / BIN_SECONDS))] += 1
     middle = len(bins) // 2
     before = statistics.median(bins[:middle])
     back = next((i for i, count in enumerate(bins[middle:]) if count >= BACK * before), None)
@@ -123,22 +117,22 @@ def chains(cpus: int) -> dict[str, Any]:
     }
 
 
-def a_caller(call: Callable[[], Any], kills: int) -> dict[str, list[float]]:
+def a_caller(call: Callable[[], Any], kills: int, seconds: float) -> dict[str, list[float]]:
     """The longest waits around each death of the daemon, and in peace."""
     for _ in range(100):
         call()
     waits: dict[str, list[float]] = {"in peace": [], "daemon killed": []}
     for kind, longest in waits.items():
         for _ in range(kills):
-            longest.append(longest_wait(call, kind == "daemon killed"))
+            longest.append(longest_wait(call, kind == "daemon killed", seconds))
     return waits
 
 
-def longest_wait(call: Callable[[], Any], kill: bool) -> float:
+def longest_wait(call: Callable[[], Any], kill: bool, seconds: float) -> float:
     longest = 0.0
     last = began = time.perf_counter()
-    while last - began < CALLER_SECONDS:
-        if kill and last - began > CALLER_SECONDS / 3:
+    while last - began < seconds:
+        if kill and last - began > seconds / 3:
             kill = False
             kill_daemon()
             last = time.perf_counter()  # to find the daemon's pid took a while
@@ -157,7 +151,7 @@ def kill_daemon() -> None:
     os.kill(daemon, signal.SIGKILL)
 
 
-def callers(kills: int) -> dict[str, dict[str, list[float]]]:
+def callers(kills: int, seconds: float) -> dict[str, dict[str, list[float]]]:
     plain = engine.remote(Counter).remote()
     recoverable = engine.remote(max_restarts=-1, checkpoint_every=500)(Counter).remote()
     kinds: dict[str, Callable[[], Any]] = {
@@ -165,7 +159,7 @@ def callers(kills: int) -> dict[str, dict[str, list[float]]]:
         "calls of an actor": lambda: engine.get(plain.add.remote(), timeout=PATIENCE),
         "calls of a recoverable actor": lambda: engine.get(recoverable.add.remote(), timeout=PATIENCE),
     }
-    return {kind: a_caller(call, kills) for kind, call in kinds.items()}
+    return {kind: a_caller(call, kills, seconds) for kind, call in kinds.items()}
 
 
 def print_all(document: dict[str, Any]) -> None:
@@ -195,6 +189,10 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=10_000, help="of the actor, before each kill")
     parser.add_argument("--checkpoint-every", type=int, default=500)
     parser.add_argument("--kills", type=int, default=5, help="of the actor, of a worker, and of the daemon by caller")
+    parser.add_argument(
+        "--seconds", type=float, default=1.5,
+        help="around each kill; ten deaths of the daemon within ten seconds would end the session",
+    )
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--json", type=Path, help="where the figures go; benchmarks/results/ if left out")
     arguments = parser.parse_args()
@@ -205,8 +203,8 @@ def main() -> int:
     engine.init(num_cpus=arguments.cpus, log_to_driver=False)
     try:
         document["actor"] = an_actor(arguments.calls, arguments.checkpoint_every, arguments.kills)
-        document["chains"] = [chains(arguments.cpus) for _ in range(arguments.kills)]
-        document["callers"] = callers(arguments.kills)
+        document["chains"] = [chains(arguments.cpus, arguments.seconds) for _ in range(arguments.kills)]
+        document["callers"] = callers(arguments.kills, arguments.seconds)
     finally:
         engine.shutdown()
     print_all(document)

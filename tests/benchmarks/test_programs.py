@@ -132,7 +132,7 @@ def test_ppo_run_gives_all_figures(tmp_path: Path) -> None:
 def test_chaos_compares_every_result_and_says_what_it_killed(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     done = run_program(
-        "chaos.py", "--minutes", "0.05", "--seed", "3", "--pause", "0.15", "--json", str(path),
+        "chaos.py", "--minutes", "0.03", "--seed", "3", "--pause", "0.15", "--json", str(path),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads(path.read_text())
@@ -152,7 +152,10 @@ def test_a_chain_of_tasks_is_replayed_in_part() -> None:
 
 def test_recovery_measures_what_deaths_cost(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    done = run_program("recovery.py", "--calls", "60", "--checkpoint-every", "20", "--kills", "1", "--json", str(path))
+    done = run_program(
+        "recovery.py", "--calls", "60", "--checkpoint-every", "20", "--kills", "1", "--seconds", "0.6",
+        "--json", str(path),
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads(path.read_text())
     (sample,) = document["actor"]

@@ -15,7 +15,7 @@ from rlflow import engine
 from rlflow.engine.exceptions import EngineError
 from rlflow.engine.testing import engine_processes, leak_check
 
-SECONDS = 4.0
+SECONDS = 3.0
 PAUSE = 0.04
 
 

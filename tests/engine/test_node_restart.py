@@ -16,7 +16,7 @@ from rlflow.engine import api
 from rlflow.engine.exceptions import ActorDiedError, EngineStateError, WorkerCrashedError
 from rlflow.engine.testing import lose
 
-CHAOS_SECONDS = 5.0
+CHAOS_SECONDS = 4.0
 
 
 @pytest.fixture(autouse=True)

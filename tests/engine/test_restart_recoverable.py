@@ -17,7 +17,7 @@ from rlflow import engine
 from rlflow.engine import messages as m
 from rlflow.engine.testing import inject, kill_at_message
 
-CHAOS_SECONDS = 5.0
+CHAOS_SECONDS = 3.0
 
 
 @pytest.fixture

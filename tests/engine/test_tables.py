@@ -16,6 +16,7 @@ from rlflow.engine.departed import Departed
 from rlflow.engine.ids import new_scope
 from rlflow.engine.node import scheduler
 from rlflow.engine.runtime import process
+from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import engine_processes, node_table_sizes, table_sizes
 
 ROUNDS = 20
@@ -133,7 +134,7 @@ def test_the_audit_log_keeps_the_last_events(tmp_path, monkeypatch):
             store.add_event("died", f"w{i}")
             store.commit()
         store.close()
-    with control_store.StoreReader(tmp_path) as reader:
+    with StoreReader(tmp_path) as reader:
         assert [event.subject for event in reader.events()] == [f"w{i}" for i in range(10, 20)]
 
 
