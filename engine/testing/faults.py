@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -137,20 +138,33 @@ class Injected:
         return [_size(_counter(self.folder, number)) for number in range(len(self.plan))]
 
 
+REMOVALS = 20
+
+
+def _remove(folder: str) -> None:
+    """Processes of an engine that is still there may count a fault in it meanwhile."""
+    for _ in range(REMOVALS):
+        with suppress(OSError):
+            shutil.rmtree(folder)
+            return
+    shutil.rmtree(folder)
+
+
 @contextmanager
 def inject(*faults: Fault) -> Iterator[Injected]:
     """Engines started inside of the block have these faults, until they end. Local ones: inline there is no process."""
-    with tempfile.TemporaryDirectory(prefix="rlflow-faults-") as folder:
-        Path(folder, PLAN).write_bytes(msgspec.json.encode(faults))
-        outer = os.environ.get(FAULTS)
-        os.environ[FAULTS] = folder
-        try:
-            yield Injected(Path(folder), faults)
-        finally:
-            if outer is None:
-                del os.environ[FAULTS]
-            else:
-                os.environ[FAULTS] = outer
+    folder = tempfile.mkdtemp(prefix="rlflow-faults-")
+    Path(folder, PLAN).write_bytes(msgspec.json.encode(faults))
+    outer = os.environ.get(FAULTS)
+    os.environ[FAULTS] = folder
+    try:
+        yield Injected(Path(folder), faults)
+    finally:
+        if outer is None:
+            del os.environ[FAULTS]
+        else:
+            os.environ[FAULTS] = outer
+        _remove(folder)
 
 
 # ---------------------------------------------------------------- in the processes
