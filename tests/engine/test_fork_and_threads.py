@@ -7,25 +7,11 @@ import sys
 import threading
 
 import pytest
-from waiting import start_engine, wait_for
+from module_engine import no_leaks, shared_engine  # noqa: F401
+from waiting import wait_for
 
 from rlflow import engine
 from rlflow.engine.exceptions import EngineStateError, TaskError
-from rlflow.engine.testing import leak_check
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_leaks():
-    """One check for all tests here, since they share an engine."""
-    with leak_check():
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shared_engine(no_leaks):
-    start_engine()
-    yield
-    engine.shutdown()
 
 
 @engine.remote
