@@ -162,9 +162,17 @@ class Arena:
                             self._unannounced.discard(block)
 
     def first_segment(self, size: int) -> MemorySegment | None:
-        """A segment of this size, for pages to be taken ahead of need; None when values have been written already."""
+        """A segment of this size, for pages to be taken ahead of need; None when none is wanted, or there is no room.
+
+        None is wanted when values have been written already, when somebody lacks memory, and when all is over.
+        """
         with self._lock:
-            return None if self._memory or self._gave_back else self._grow(size)
+            if self._memory or self._gave_back:
+                return None
+            try:
+                return self._grow(size)
+            except OSError:  # a full disk; or the session ends in this moment, and its folder is gone
+                return None
 
     def take_pages(self, segment: MemorySegment, start: int, end: int) -> bool:
         """Whether a part of the segment has pages now, and more may be taken.
@@ -193,11 +201,13 @@ class Arena:
 
     def close(self) -> None:
         """Unmaps everything; the files are the session's, which removes them."""
-        for segment in self._memory.values():
-            with contextlib.suppress(BufferError):
-                segment.close()
-        self._memory.clear()
-        self._disk.clear()
+        with self._lock:
+            self._gave_back = True
+            for segment in self._memory.values():
+                with contextlib.suppress(BufferError):
+                    segment.close()
+            self._memory.clear()
+            self._disk.clear()
 
     def _has(self, segment: str, offset: int, sizes: list[int], refs: list[bytes], generation: int) -> Shm:
         """A value lies there from now on."""

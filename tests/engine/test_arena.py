@@ -4,6 +4,7 @@ import gc
 import hashlib
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -371,6 +372,18 @@ def test_values_are_written_while_pages_are_taken(arena, reader, folders):
     written = [write(arena, value) for value in values]
     arena_thread_ends()
     assert all((reader.load(b"id", place) == value).all() for place, value in zip(written, values, strict=True))
+
+
+def test_no_pages_are_taken_when_the_session_is_gone(arena, folders):
+    """The thread may begin at the end of a program that lasts a moment only."""
+    shutil.rmtree(folders.memory)
+    assert arena.first_segment(1 << 20) is None
+
+
+def test_no_pages_are_taken_when_the_arena_is_closed(arena, folders):
+    arena.close()
+    assert arena.first_segment(1 << 20) is None
+    assert not list(folders.memory.iterdir())
 
 
 def taken(folders: Folders) -> int:
