@@ -13,23 +13,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-import gymnasium
 import numpy as np
 from pydantic import Field
 
 import rlflow.engine as engine
 
+from .actor_critic import ActorCriticAlgorithm, ActorCriticConfig
 from .adam import clip_to_norm
 from .advantages import flatten
-from .base import Algorithm
-from .config import AlgorithmConfig, RolloutConfig
+from .config import AlgorithmConfig
 from .envs import spaces_of
 from .episodes import EpisodeLog
 from .errors import TrainingDivergedError
 from .evaluation import Evaluation, evaluate
 from .parameter_server import Optimizer, ParameterServer
-from .policies.actor_critic import MlpActorCritic
-from .policies.mlp import Activation, Floats
+from .policies.mlp import Floats
 from .rollout import RolloutReport, RolloutSpec, RolloutState, forget, initial_state, rollout
 from .schedules import Schedule, value_at
 from .seeding import Role, generator
@@ -41,7 +39,7 @@ if TYPE_CHECKING:  # torch is imported where gradients are taken
     from .learner import OutputLearner, Outputs
 
 
-class A3CConfig(RolloutConfig):
+class A3CConfig(ActorCriticConfig):
     """Hyperparameters. ``env_groups`` are the paper's actor-learners."""
 
     rollout_length: int = Field(default=16, ge=1, description="T, steps of each environment a gradient")
@@ -60,13 +58,6 @@ class A3CConfig(RolloutConfig):
     max_staleness: int = Field(
         default=16, ge=1,
         description="a group waits when this many gradients were applied since the slowest one began",
-    )
-    policy_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="policy network: layers")
-    value_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="value network: layers")
-    activation: Activation = Field(default="tanh", description="after hidden layers: tanh or relu")
-    log_std_init: float = Field(default=0.0, description="first log standard deviation of Box actions")
-    orthogonal_init: bool = Field(
-        default=True, description="first weights: orthogonal; false: uniform within ±1/√inputs, as torch's own"
     )
 
 
@@ -146,7 +137,7 @@ def _learner(spec: GradientSpec, weights: Floats) -> tuple[OutputLearner, Any, A
     return found
 
 
-class A3C(Algorithm):
+class A3C(ActorCriticAlgorithm):
     """The driver's side: keeps every group busy, has gradients applied as they come."""
 
     name: ClassVar[str] = "a3c"
@@ -164,16 +155,6 @@ class A3C(Algorithm):
         """By the ref of its report: group, version that the gradient began with, and the gradient's slices."""
         self._waiting: deque[int] = deque()
         """Groups that are too far ahead."""
-
-    def make_policy(
-        self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
-    ) -> MlpActorCritic:
-        """The networks' shape for these spaces. Override for another one."""
-        c = self.config
-        return MlpActorCritic(
-            observation_space, action_space, policy_hidden=c.policy_hidden, value_hidden=c.value_hidden,
-            activation=c.activation, log_std_init=c.log_std_init, orthogonal=c.orthogonal_init,
-        )
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """−log π(a|s) · A + value loss − β · entropy (section 4), to be minimised.

@@ -11,19 +11,16 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-import gymnasium
 from pydantic import Field
 
 import rlflow.engine as engine
 
-from .base import Algorithm
-from .config import AlgorithmConfig, RolloutConfig
+from .actor_critic import ActorCriticAlgorithm, ActorCriticConfig
+from .config import AlgorithmConfig
 from .envs import spaces_of
 from .episodes import EpisodeLog
 from .evaluation import Evaluation, evaluate
 from .normalization import Statistics
-from .policies.actor_critic import MlpActorCritic
-from .policies.mlp import Activation
 from .ppo_learner import LEARNER, PPOLearner
 from .rollout import (
     Normalisation,
@@ -45,7 +42,7 @@ if TYPE_CHECKING:  # torch is imported by the learner's process only
     from .ppo_learner import Batch
 
 
-class PPOConfig(RolloutConfig):
+class PPOConfig(ActorCriticConfig):
     """Hyperparameters; the defaults are the customary ones, for 8 environments."""
 
     rollout_length: int = Field(default=256, ge=1, description="T, steps of each environment an iteration")
@@ -73,16 +70,9 @@ class PPOConfig(RolloutConfig):
     normalize_rewards: bool = Field(
         default=False, description="unit variance of discounted returns, by what was seen before the iteration"
     )
-    policy_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="policy network: layers")
-    value_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="value network: layers")
-    activation: Activation = Field(default="tanh", description="after hidden layers: tanh or relu")
-    log_std_init: float = Field(default=0.0, description="first log standard deviation of Box actions")
-    orthogonal_init: bool = Field(
-        default=True, description="first weights: orthogonal; false: uniform within ±1/√inputs, as torch's own"
-    )
 
 
-class PPO(Algorithm):
+class PPO(ActorCriticAlgorithm):
     """The driver's side: sends out rollouts, hands trajectories to the learner, passes new weights on."""
 
     name: ClassVar[str] = "ppo"
@@ -96,16 +86,6 @@ class PPO(Algorithm):
         self.episodes = EpisodeLog()
         self._run = ""
         self._learner: Any = None
-
-    def make_policy(
-        self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
-    ) -> MlpActorCritic:
-        """The networks' shape for these spaces. Override for another one."""
-        c = self.config
-        return MlpActorCritic(
-            observation_space, action_space, policy_hidden=c.policy_hidden, value_hidden=c.value_hidden,
-            activation=c.activation, log_std_init=c.log_std_init, orthogonal=c.orthogonal_init,
-        )
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The clipped surrogate (eq. 7) with value loss and entropy bonus (eq. 9), to be minimised.
