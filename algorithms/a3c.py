@@ -25,7 +25,7 @@ from .config import AlgorithmConfig
 from .envs import spaces_of
 from .episodes import EpisodeLog
 from .errors import TrainingDivergedError
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, TrainedPolicy, evaluate
 from .parameter_server import Optimizer, ParameterServer
 from .policies.mlp import Floats
 from .rollout import RolloutReport, RolloutSpec, RolloutState, forget, initial_state, rollout
@@ -244,6 +244,10 @@ class A3C(ActorCriticAlgorithm):
         assert self._server is not None
         weights = engine.put(np.concatenate(engine.get(self._server.parameters())))
         return evaluate(c.env, c.env_kwargs, self.policy, weights, episodes, seed, deterministic)
+
+    def trained_policy(self) -> TrainedPolicy:
+        assert self._server is not None
+        return TrainedPolicy(self.policy, np.concatenate(engine.get(self._server.parameters())), None)
 
     def state(self) -> dict[str, Any]:
         """Between gradients: those on their way are waited for and applied first."""

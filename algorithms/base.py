@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from .config import AlgorithmConfig
-from .evaluation import Evaluation
+from .evaluation import Evaluation, TrainedPolicy
 
-__all__ = ["Algorithm", "Evaluation"]
+__all__ = ["Algorithm", "Evaluation", "TrainedPolicy"]
 
 
 class Algorithm(ABC):
@@ -56,6 +56,10 @@ class Algorithm(ABC):
     @abstractmethod
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         """Whole episodes under the current policy, as engine tasks; does not touch training."""
+
+    def trained_policy(self) -> TrainedPolicy:
+        """What acts in :meth:`evaluate`; an algorithm without it can be neither filmed nor exported."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement trained_policy()")
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

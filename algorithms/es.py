@@ -25,7 +25,7 @@ from .config import AlgorithmConfig
 from .envs import spaces_of
 from .episodes import EpisodeLog
 from .errors import StateError, TrainingDivergedError
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, TrainedPolicy, evaluate
 from .noise import AggregatorTree, centred_ranks, make_table
 from .normalization import Moments, Normaliser
 from .policies.actor import MlpActor
@@ -245,6 +245,9 @@ class ES(Algorithm):
         return evaluate(
             c.env, c.env_kwargs, self.policy, weights, episodes, seed, deterministic, self._moments
         )
+
+    def trained_policy(self) -> TrainedPolicy:
+        return TrainedPolicy(self.policy, self.parameters.copy(), self._moments)
 
     def state(self) -> dict[str, Any]:
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,13 +44,26 @@ class Evaluation:
         return float(np.mean(self.returns))
 
 
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """All it takes to act as an algorithm would now: to evaluate, film, export or serve it."""
+
+    policy: Policy
+    weights: Floats
+    """[num_parameters]"""
+    moments: Moments | None
+    """Of observations, which are normalised by them; ``None``: they are taken as they are."""
+
+
 def play_episodes(
     env: str, env_kwargs: Mapping[str, Any], policy: Policy, weights: Floats, moments: Moments | None, episodes: int,
-    seed: int, chunk: int, deterministic: bool,
+    seed: int, chunk: int, deterministic: bool, watch: Callable[[VectorStepper], None] | None = None,
 ) -> tuple[list[float], list[int]]:
     """The first episode of each of ``episodes`` environments stepped together → (returns, lengths).
 
     Counting the first episode of every environment, and not the first episodes to end, keeps long ones in.
+
+    ``watch``: called with the environments before each step, to film them, say.
     """
     stepper = VectorStepper(env, env_kwargs, episodes, first_index=chunk * EPISODES_PER_TASK)
     try:
@@ -61,6 +74,8 @@ def play_episodes(
         returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
         running = np.ones(episodes, np.bool_)
         while running.any():
+            if watch is not None:
+                watch(stepper)
             if normalise is not None:
                 observations = normalise(observations)
             observations, rewards, terminated, truncated, _ = stepper.step(bound.act(observations, random))

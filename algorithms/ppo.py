@@ -19,7 +19,7 @@ from .actor_critic import ActorCriticAlgorithm, ActorCriticConfig
 from .config import AlgorithmConfig
 from .envs import spaces_of
 from .episodes import EpisodeLog
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, TrainedPolicy, evaluate
 from .normalization import Statistics
 from .ppo_learner import LEARNER, PPOLearner
 from .rollout import (
@@ -197,6 +197,10 @@ class PPO(ActorCriticAlgorithm):
         c = self.config
         moments = self._statistics.observations if c.normalize_observations else None
         return evaluate(c.env, c.env_kwargs, self.policy, self._weights, episodes, seed, deterministic, moments)
+
+    def trained_policy(self) -> TrainedPolicy:
+        moments = self._statistics.observations if self.config.normalize_observations else None
+        return TrainedPolicy(self.policy, engine.get(self._weights), moments)
 
     def state(self) -> dict[str, Any]:
         states: list[RolloutState] = engine.get(self._states)
