@@ -199,12 +199,15 @@ class VectorStepper:
             observations [B, O], rewards [B], done [B].
         """
         assert isinstance(self.env, SyncVectorEnv)
-        observations = observations.copy()
+        observations, size = observations.copy(), observations.shape[1]
         rewards, done = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_)
         envs = self.env.envs
-        for i in np.flatnonzero(which):
-            observation, rewards[i], terminated, truncated, _ = envs[i].step(actions[i])
-            observations[i] = np.asarray(observation, np.float32).reshape(-1)
+        for i in np.flatnonzero(which).tolist():
+            try:
+                observation, rewards[i], terminated, truncated, _ = envs[i].step(actions[i])
+                observations[i] = np.asarray(observation).reshape(size)
+            except Exception as error:
+                raise _env_error(error, self.env_id, "step", i, envs[i].seed, actions[i]) from error
             done[i] = terminated or truncated
         return observations, rewards, done
 

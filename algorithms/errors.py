@@ -22,6 +22,10 @@ class UnsupportedSpaceError(RLError):
     """An observation or action space that no policy here can work with."""
 
 
+class UnfitConfigError(RLError):
+    """A config's value does not go with the environment or with another value."""
+
+
 class TrainingDivergedError(RLError):
     """The weights are no longer finite numbers."""
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import uuid4
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 import rlflow.engine as engine
 
@@ -24,7 +24,7 @@ from .base import Algorithm
 from .config import AlgorithmConfig
 from .envs import spaces_of
 from .episodes import EpisodeLog
-from .errors import StateError, TrainingDivergedError
+from .errors import StateError, TrainingDivergedError, UnfitConfigError
 from .evaluation import Evaluation, TrainedPolicy, evaluate
 from .noise import AggregatorTree, centred_ranks, make_table
 from .normalization import Moments, Normaliser
@@ -33,9 +33,7 @@ from .policies.mlp import Activation, Floats
 from .population import StackedMlps, environments, forget, play
 from .schedules import Schedule, value_at
 from .seeding import Role, generator, integers
-
-STRAGGLES_AFTER = 2.0
-"""Times what the slowest task so far has taken, after which one that has not ended is run a second time beside."""
+from .stragglers import run_all
 
 
 class ESConfig(AlgorithmConfig):
@@ -48,15 +46,31 @@ class ESConfig(AlgorithmConfig):
     sigma: Schedule = Field(default=0.02, description="σ, standard deviation of the noise on the parameters")
     learning_rate: Schedule = Field(default=0.01, description="Adam's step size")
     weight_decay: float = Field(default=0.005, ge=0, description="pull of the parameters towards zero")
-    hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="policy network: layers")
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(64, 64), strict=False, description="policy network: layers; none is a linear policy"
+    )
     activation: Activation = Field(default="tanh", description="after hidden layers: tanh or relu")
     normalize_observations: bool = Field(
         default=True, description="zero mean, unit variance, by what all members have seen before the iteration"
     )
     cap_episodes: bool = Field(
-        default=False, description="cut episodes at twice the mean length of the last iteration's: no stragglers"
+        default=False,
+        description="cut episodes at twice the mean length of the last iteration's, so that few long ones do not hold "
+        "up the others; for environments where a longer episode is no worse one",
+    )
+    drop_late_after: float | None = Field(
+        default=None, gt=1,
+        description="go on without tasks that take this many times as long as the slowest of the half that has ended; "
+        "results then depend on who was late",
     )
     noise_table: int = Field(default=25_000_000, ge=1, description="numbers in the shared table of noise")
+
+    @field_validator("sigma")
+    @classmethod
+    def _some_noise(cls, sigma: Schedule) -> Schedule:
+        if not min(value_at(sigma, 0.0), value_at(sigma, 1.0)) > 0:
+            raise ValueError(f"sigma ({sigma}) must be above 0 all the time: without noise all members are the same")
+        return sigma
 
     @model_validator(mode="after")
     def _pairs(self) -> ESConfig:
@@ -81,11 +95,15 @@ class MembersSpec:
 class PairsReport:
     """What N mirrored pairs got."""
 
+    first: int
+    """Number of the first pair in the iteration."""
     scores: NDArray[np.float64]
     """[N, 2]: with the noise added, with it subtracted."""
     lengths: NDArray[np.int64]
     """[N, 2]"""
     moments: Moments
+    env_seconds: float
+    """Time in the environments."""
 
 
 def evaluate_pairs(
@@ -109,9 +127,8 @@ def evaluate_pairs(
     stepper = environments(spec.run, spec.env, spec.env_kwargs, 2 * count)
     seeds = integers(spec.seed, Role.ENVS, first, iteration, count)
     played = play(stepper, networks, spec.policy.head, Normaliser(moments), [*seeds, *seeds], longest)
-    return PairsReport(
-        played.returns.reshape(2, count).T.copy(), played.lengths.reshape(2, count).T.copy(), played.moments
-    )
+    scores, lengths = played.returns.reshape(2, count).T.copy(), played.lengths.reshape(2, count).T.copy()
+    return PairsReport(first, scores, lengths, played.moments, played.env_seconds)
 
 
 class ES(Algorithm):
@@ -140,12 +157,14 @@ class ES(Algorithm):
         c = self.config
         self._run = uuid4().hex
         self._table = engine.remote(make_table).remote(c.seed, c.noise_table)
-        self._aggregators = AggregatorTree(self._table, max(1, int(engine.cluster_resources().get("CPU", 1)) // 2))
+        self._aggregators = AggregatorTree(
+            self._table, AggregatorTree.size_for(c.population // 2, engine.cluster_resources().get("CPU", 1))
+        )
         spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_kwargs))
         self.policy = self.make_policy(*spaces)
         self.parameters = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
         if len(self.parameters) >= c.noise_table:
-            raise ValueError(
+            raise UnfitConfigError(
                 f"noise_table ({c.noise_table}) must be larger than the policy, which has {len(self.parameters)} "
                 "parameters; ten times as large at least, or the members' noise is much the same"
             )
@@ -155,18 +174,19 @@ class ES(Algorithm):
         self._evaluate = engine.remote(evaluate_pairs)
 
     def collect(self, starts: NDArray[np.int64], sigma: float) -> list[PairsReport]:
-        """Plays the pairs whose noise begins at ``starts`` [N] → reports, in order."""
+        """Plays the pairs whose noise begins at ``starts`` [N] → reports in order, late ones left out if asked for."""
         c = self.config
         center, moments = engine.put(self.parameters), engine.put(self._moments)
         longest = max(1, round(2 * self._mean_length)) if c.cap_episodes and self._mean_length else None
         pairs = c.members_per_task // 2
-        return self._in_order([
+        calls = [
             (
                 self._spec, self._table, center, moments, sigma, starts[first:first + pairs], self.iteration, first,
                 longest,
             )
             for first in range(0, len(starts), pairs)
-        ])
+        ]
+        return run_all(self._evaluate, calls, c.drop_late_after)
 
     def training_step(self) -> dict[str, float]:
         c = self.config
@@ -180,6 +200,7 @@ class ES(Algorithm):
 
         scores = np.concatenate([report.scores for report in reports])
         lengths = np.concatenate([report.lengths for report in reports])
+        starts = np.concatenate([starts[report.first:report.first + len(report.scores)] for report in reports])
         if not np.isfinite(scores).all():
             raise TrainingDivergedError(
                 f"a member's return is not finite in iteration {self.iteration}: look for rewards of {c.env} that "
@@ -187,6 +208,11 @@ class ES(Algorithm):
             )
         direction = self._direction(starts, scores, sigma)
         self._adam.step(self.parameters, c.weight_decay * self.parameters - direction, learning_rate)
+        if not np.isfinite(self.parameters).all():
+            raise TrainingDivergedError(
+                f"the parameters are no longer finite after iteration {self.iteration}: "
+                f"lower learning_rate ({learning_rate})"
+            )
         if c.normalize_observations:
             self._moments = self._moments.merged(report.moments for report in reports)
 
@@ -203,6 +229,8 @@ class ES(Algorithm):
             "sigma": sigma, "learning_rate": learning_rate,
             "steps_per_second": int(lengths.sum()) / (ended - began),
             "time_rollout": played - began, "time_learn": ended - played,
+            "time_env": sum(report.env_seconds for report in reports),
+            **({} if c.drop_late_after is None else {"dropped_members": c.population - scores.size}),
         }
 
     def _direction(self, starts: NDArray[np.int64], scores: NDArray[np.float64], sigma: float) -> Floats:
@@ -210,34 +238,8 @@ class ES(Algorithm):
         assert self._aggregators is not None
         ranks = centred_ranks(scores)
         weights = ranks[:, 0] - ranks[:, 1]
-        total: Floats = engine.get(self._aggregators.weighted_sum(starts, weights, len(self.parameters)))
+        total = self._aggregators.weighted_sum(starts, weights, len(self.parameters))
         return total / np.float32(scores.size * sigma)
-
-    def _in_order(self, calls: list[tuple[Any, ...]]) -> list[PairsReport]:
-        """Results of the tasks. One that straggles is run once more beside; being pure it gives the same bits."""
-        began = time.perf_counter()
-        refs = [self._evaluate.remote(*call) for call in calls]
-        number = {ref: i for i, ref in enumerate(refs)}
-        reports: dict[int, PairsReport] = {}
-        pending, slowest, patience = refs, 0.0, None
-        while len(reports) < len(calls):
-            ready, pending = engine.wait(pending, timeout=patience)
-            for ref in ready:
-                reports.setdefault(number[ref], engine.get(ref))
-                slowest = time.perf_counter() - began
-            missing = [i for i in range(len(calls)) if i not in reports]
-            idle = engine.cluster_resources().get("CPU", 1) - len(missing)
-            if len(number) > len(calls) or idle < len(missing):  # duplicated already, or everybody is busy
-                patience = None
-            elif time.perf_counter() - began > STRAGGLES_AFTER * slowest:
-                for i in missing:
-                    number[copy := self._evaluate.remote(*calls[i])] = i
-                    pending.append(copy)
-            else:
-                patience = STRAGGLES_AFTER * slowest - (time.perf_counter() - began)
-        for ref in pending:  # the slower of two
-            engine.cancel(ref)
-        return [reports[i] for i in range(len(calls))]
 
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         c = self.config

@@ -4,8 +4,10 @@ A perturbation is a slice of one large table of normal numbers, so it travels as
 et al. 2017, section 2.1). The table is made once, by a task; workers read it in shared memory without a copy, and when
 it is lost the task makes the same one again.
 
-Sums are bits, too: floating-point addition depends on its order. So slices are added in groups of fixed size, and
-those by a tree of fixed shape, whoever computes which part.
+Sums are bits, too: floating-point addition depends on its order. So slices are added one after the other in groups of
+fixed size, and those by a tree of fixed shape, whoever computes which part: the driver itself while there is only one
+group, actors when there are many. A matrix product would be quicker, but a BLAS chooses its order by the number of its
+threads, which differs between a driver and a worker.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ from .seeding import Role, generator
 
 SLICES_PER_SUM = 256
 SUMS_PER_SUM = 8
-ROWS_AT_ONCE = 32
 
 
 def make_table(seed: int, size: int) -> Floats:
@@ -32,20 +33,17 @@ def make_table(seed: int, size: int) -> Floats:
 
 
 class Aggregator:
-    """An actor that adds slices of the table. It has no state of its own: one that dies is started again."""
+    """Adds slices of the table. As an actor it has no state of its own: one that dies is started again."""
 
     def __init__(self, table: Floats) -> None:
         self._table = table
 
     def weighted_sum(self, starts: NDArray[np.int64], weights: Floats, length: int) -> Floats:
-        """Σ weights[i] · table[starts[i] : starts[i] + length] → [length]."""
-        total = np.zeros(length, np.float32)
-        rows = np.empty((ROWS_AT_ONCE, length), np.float32)
-        for first in range(0, len(starts), ROWS_AT_ONCE):
-            part = starts[first:first + ROWS_AT_ONCE]
-            for row, start in zip(rows, part, strict=False):
-                row[...] = self._table[start:start + length]
-            total += weights[first:first + ROWS_AT_ONCE] @ rows[:len(part)]
+        """Σ weights[i] · table[starts[i] : starts[i] + length], from the first to the last → [length]."""
+        total, scaled = np.zeros(length, np.float32), np.empty(length, np.float32)
+        for start, weight in zip(starts, weights, strict=True):
+            np.multiply(self._table[start:start + length], weight, out=scaled)
+            total += scaled
         return total
 
     def sum(self, *parts: Floats) -> Floats:
@@ -57,30 +55,48 @@ class Aggregator:
 
 
 class AggregatorTree:
-    """Several aggregators that share the work of a sum."""
+    """Sums whose parts several aggregators share.
+
+    Args:
+        table: the shared noise.
+        size: how many actors; with none of them, this process adds. The sum does not depend on it.
+    """
 
     def __init__(self, table: engine.ObjectRef, size: int) -> None:
-        """``size``: how many aggregators; the sum does not depend on it."""
+        self._table = table
         cls = engine.remote(max_restarts=-1, max_task_retries=-1)(Aggregator)
         self._actors = [cls.remote(table) for _ in range(size)]
+        self._own: Aggregator | None = None
 
-    def weighted_sum(self, starts: NDArray[np.int64], weights: Floats, length: int) -> engine.ObjectRef:
-        """See :meth:`Aggregator.weighted_sum`."""
-        parts: list[engine.ObjectRef] = [
-            self._actor(i).weighted_sum.remote(
-                starts[first:first + SLICES_PER_SUM], weights[first:first + SLICES_PER_SUM], length
+    @staticmethod
+    def size_for(slices: int, cpus: float) -> int:
+        """Actors that pay: none while there is one group of slices, then at most one for two CPUs."""
+        groups = -(-slices // SLICES_PER_SUM)
+        return 0 if groups == 1 else min(groups, max(1, int(cpus) // 2))
+
+    def weighted_sum(self, starts: NDArray[np.int64], weights: Floats, length: int) -> Floats:
+        """See :meth:`Aggregator.weighted_sum`; added in groups, and those by a tree."""
+        parts: list[Any] = [
+            self._call(
+                i, "weighted_sum", starts[first:first + SLICES_PER_SUM], weights[first:first + SLICES_PER_SUM], length
             )
             for i, first in enumerate(range(0, len(starts), SLICES_PER_SUM))
         ]
         while len(parts) > 1:
             parts = [
-                self._actor(i).sum.remote(*parts[first:first + SUMS_PER_SUM])
+                self._call(i, "sum", *parts[first:first + SUMS_PER_SUM])
                 for i, first in enumerate(range(0, len(parts), SUMS_PER_SUM))
             ]
-        return parts[0]
+        total: Floats = engine.get(parts[0]) if self._actors else parts[0]
+        return total
 
-    def _actor(self, i: int) -> Any:
-        return self._actors[i % len(self._actors)]
+    def _call(self, i: int, method: str, *args: Any) -> Any:
+        """A part of the sum, or the ref of one that an actor computes."""
+        if self._actors:
+            return getattr(self._actors[i % len(self._actors)], method).remote(*args)
+        if self._own is None:
+            self._own = Aggregator(engine.get(self._table))
+        return getattr(self._own, method)(*args)
 
     def close(self) -> None:
         for actor in self._actors:

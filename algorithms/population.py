@@ -7,6 +7,7 @@ stepped one by one.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,14 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
-from .envs import Bools, VectorStepper
+from .envs import Bools, VectorStepper, worker_name
+from .errors import TrainingDivergedError
 from .normalization import Moments, Normaliser
 from .policies.heads import Head
 from .policies.mlp import Floats, MlpSpec
+
+ROWS_AT_ONCE = 8192
+"""Observations whose moments are taken together: few enough to stay in a cache, many enough to cost little."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Played:
     """[P]"""
     moments: Moments
     """Of all observations that a member acted on."""
+    env_seconds: float
+    """Time spent in the environments."""
 
 
 class StackedMlps:
@@ -76,19 +83,55 @@ def play(
         seeds: [P], of the environments.
         longest: steps after which an episode is cut.
     """
-    count = stepper.num_envs
+    count, clock = stepper.num_envs, time.perf_counter
+    began = clock()
     observations = stepper.reset(list(seeds))
+    env_seconds = clock() - began
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
-    playing = np.ones(count, np.bool_)
-    seen: list[Floats] = []
-    while playing.any() and (longest is None or len(seen) < longest):
-        seen.append(observations[playing])
+    playing, steps = np.ones(count, np.bool_), 0
+    seen = _Seen(observations.shape[1])
+    while playing.any() and (longest is None or steps < longest):
+        seen.add(observations[playing])
         actions = head.to_env(head.mode(networks.forward(normaliser(observations))))
+        began = clock()
         observations, rewards, done = _step(stepper, actions, playing, observations)
+        env_seconds += clock() - began
         returns += rewards * playing
         lengths += playing
         playing = playing & ~done
-    return Played(returns, lengths, Moments.of(np.concatenate(seen)))
+        steps += 1
+    moments = seen.moments()
+    if not np.isfinite(moments.squares).all():
+        raise TrainingDivergedError(
+            f"{stepper.env_id} gave an observation that is not finite, on {worker_name()}, in an episode that began "
+            f"with one of the seeds {list(seeds)}"
+        )
+    return Played(returns, lengths, moments, env_seconds)
+
+
+class _Seen:
+    """Moments of observations that come in small pieces, with a bound on what is kept of them."""
+
+    def __init__(self, size: int) -> None:
+        self._moments = Moments.none(size)
+        self._pieces: list[Floats] = []
+        self._rows = 0
+
+    def add(self, observations: Floats) -> None:
+        """[N, O]"""
+        self._pieces.append(observations)
+        self._rows += len(observations)
+        if self._rows >= ROWS_AT_ONCE:
+            self._fold()
+
+    def moments(self) -> Moments:
+        self._fold()
+        return self._moments
+
+    def _fold(self) -> None:
+        if self._pieces:
+            self._moments = self._moments.merged([Moments.of(np.concatenate(self._pieces))])
+        self._pieces, self._rows = [], 0
 
 
 def _step(

@@ -32,6 +32,27 @@ class RaisesAtStep(gymnasium.Env[Any, Any]):
         return np.zeros(3, np.float32), 1.0, False, False, {}
 
 
+class Misreports(gymnasium.Env[Any, Any]):
+    """Its third step gives ``observation``: not a number by default, or of a wrong shape."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, observation: Any = (0.0, float("nan"), 0.0)) -> None:
+        self._observation = observation
+        self._steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self._steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self._steps += 1
+        observation = self._observation if self._steps == 3 else (0.0, 0.0, 0.0)
+        return np.array(observation, np.float32), 1.0, self._steps == 5, False, {}
+
+
 class Counter(gymnasium.Env[Any, Any]):
     """Observes how many steps the env object has ever made; ends every ``period`` steps. Not snapshotable."""
 
@@ -100,5 +121,6 @@ class CounterVector(VectorEnv[Any, Any, Any]):
 
 
 gymnasium.register("RaisesAtStep-v0", entry_point=RaisesAtStep)
+gymnasium.register("Misreports-v0", entry_point=Misreports)
 gymnasium.register("Counter-v0", entry_point=Counter)
 gymnasium.register("CounterVector-v0", entry_point=Counter, vector_entry_point=CounterVector)

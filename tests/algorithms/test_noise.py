@@ -17,13 +17,20 @@ def test_a_sum_does_not_depend_on_the_number_of_aggregators():
     starts = rng.integers(0, len(table) - LENGTH, count)
     weights = rng.normal(size=count).astype(np.float32)
     sums = []
-    for size in (1, 3):
+    for size in (0, 1, 3):
         tree = AggregatorTree(engine.put(table), size)
-        sums.append(engine.get(tree.weighted_sum(starts, weights, LENGTH)))
+        sums.append(tree.weighted_sum(starts, weights, LENGTH))
         tree.close()
-    assert sums[0].tobytes() == sums[1].tobytes()
+    assert sums[0].tobytes() == sums[1].tobytes() == sums[2].tobytes()
     expected = sum(w * table[s:s + LENGTH].astype(np.float64) for s, w in zip(starts, weights, strict=True))
     np.testing.assert_allclose(sums[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_actors_add_only_what_is_more_than_one_group():
+    assert AggregatorTree.size_for(slices=256, cpus=64) == 0
+    assert AggregatorTree.size_for(slices=257, cpus=64) == 2
+    assert AggregatorTree.size_for(slices=5000, cpus=64) == 20
+    assert AggregatorTree.size_for(slices=5000, cpus=2) == 1
 
 
 def test_the_table_is_a_function_of_the_seed():
