@@ -36,7 +36,7 @@ from .states import pack_rollout_state, unpack_groups
 if TYPE_CHECKING:  # torch is imported where gradients are taken
     import torch
 
-    from .learner import OutputLearner, Outputs
+    from .learner import Learner, Outputs
 
 
 class A3CConfig(ActorCriticConfig):
@@ -66,7 +66,7 @@ class Batch:
     """N transitions of one gradient, as tensors."""
 
     actions: torch.Tensor
-    """[N] int64 (Discrete) or [N, A] (Box)."""
+    """N of them as the policy's head has them: [N] int64 (Discrete), [N, A] (Box)."""
     advantages: torch.Tensor
     """[N]"""
     returns: torch.Tensor
@@ -115,21 +115,19 @@ def gradient(
 
 
 _KEPT = 2
-_learners: OrderedDict[str, tuple[OutputLearner, Any, Any]] = OrderedDict()
+_learners: OrderedDict[str, tuple[Learner, Any, Any]] = OrderedDict()
 """By run: a learner keeps its buffers from one gradient to the next."""
 
 
-def _learner(spec: GradientSpec, weights: Floats) -> tuple[OutputLearner, Any, Any]:
+def _learner(spec: GradientSpec, weights: Floats) -> tuple[Learner, Any, Any]:
     """With these weights; the loss; and what makes tensors."""
     found = _learners.get(spec.rollout.run)
     if found is None:
         import torch
 
-        from .learner import OutputLearner
-
         torch.set_num_threads(1)  # at these sizes a second thread only waits for the first
         loss = spec.algorithm(spec.config, spec.total_env_steps).loss
-        found = OutputLearner(spec.rollout.policy, weights), loss, torch.from_numpy
+        found = spec.rollout.policy.learner(weights), loss, torch.from_numpy
         _learners[spec.rollout.run] = found
         while len(_learners) > _KEPT:
             _learners.popitem(last=False)

@@ -11,6 +11,7 @@ from .base import Algorithm
 from .config import RolloutConfig
 from .policies.actor_critic import MlpActorCritic
 from .policies.mlp import Activation
+from .policies.protocol import Policy
 
 
 class ActorCriticConfig(RolloutConfig):
@@ -32,7 +33,7 @@ class ActorCriticAlgorithm(Algorithm):
 
     def make_policy(
         self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
-    ) -> MlpActorCritic:
+    ) -> Policy:
         """The networks' shape for these spaces. Override for another one."""
         c = self.config
         return MlpActorCritic(

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 import rlflow.engine as engine
 
 from .errors import EnvStepError, UnknownEnvError, did_you_mean
+from .observations import ObservationLayout
 
-Floats = NDArray[np.float32]
+Rows = NDArray[Any]
 Bools = NDArray[np.bool_]
 
 
@@ -111,7 +112,7 @@ def _make_vector(
 
 
 class VectorStepper:
-    """A vector environment whose steps mean the same in every autoreset mode, with flat float32 observations.
+    """A vector environment whose steps mean the same in every autoreset mode, with rows for observations.
 
     Args:
         env_id, env_kwargs: what to make.
@@ -135,12 +136,13 @@ class VectorStepper:
             raise
         except Exception as error:
             raise _env_error(error, env_id, "make", None, None, None) from error
+        self.layout = ObservationLayout(self.env.single_observation_space)
         mode = AutoresetMode(self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self.next_step_resets = mode is AutoresetMode.NEXT_STEP
         """After a done step the next one ignores the action and resets: its row is no transition."""
         self._reset_by_hand = mode is AutoresetMode.DISABLED
 
-    def reset(self, seeds: list[int]) -> Floats:
+    def reset(self, seeds: list[int]) -> Rows:
         """Resets the environments from B ``seeds`` (a native vector env uses the first only) → [B, O]."""
         self.remember(seeds)
         argument = seeds if isinstance(self.env, SyncVectorEnv) else seeds[0]
@@ -148,7 +150,7 @@ class VectorStepper:
             observations, _ = self.env.reset(seed=argument)
         except Exception as error:
             raise _env_error(error, self.env_id, "reset", None, self.seed, None) from error
-        return self._flat(observations)
+        return self._rows(observations)
 
     def remember(self, seeds: list[int]) -> None:
         """Names these seeds in errors; for environments whose state was restored instead of reset."""
@@ -157,7 +159,7 @@ class VectorStepper:
             for env, seed in zip(self.env.envs, seeds, strict=True):
                 env.seed = seed
 
-    def step(self, actions: NDArray[Any]) -> tuple[Floats, NDArray[Any], Bools, Bools, Floats | None]:
+    def step(self, actions: NDArray[Any]) -> tuple[Rows, NDArray[Any], Bools, Bools, Rows | None]:
         """One step of all environments.
 
         Returns:
@@ -167,7 +169,7 @@ class VectorStepper:
         """
         try:
             stepped, rewards, terminated, truncated, info = self.env.step(actions)
-            observations = self._flat(stepped)
+            observations = self._rows(stepped)
             if self.next_step_resets:
                 return observations, rewards, terminated, truncated, None
             done = terminated | truncated
@@ -176,10 +178,10 @@ class VectorStepper:
             final = observations.copy()
             if self._reset_by_hand:
                 reset, _ = self.env.reset(options={"reset_mask": done})
-                observations = self._flat(reset)
+                observations = self._rows(reset)
             else:
                 for i in np.flatnonzero(done):
-                    final[i] = np.asarray(info["final_obs"][i], np.float32).reshape(-1)
+                    final[i] = self.layout.encode(info["final_obs"][i], 1)
             return observations, rewards, terminated, truncated, final
         except EnvStepError:
             raise
@@ -187,8 +189,8 @@ class VectorStepper:
             raise _env_error(error, self.env_id, "step", None, self.seed, actions) from error
 
     def step_some(
-        self, actions: NDArray[Any], which: Bools, observations: Floats
-    ) -> tuple[Floats, NDArray[np.float64], Bools]:
+        self, actions: NDArray[Any], which: Bools, observations: Rows
+    ) -> tuple[Rows, NDArray[np.float64], Bools]:
         """One step of some environments, of a vector that steps them one by one; none is reset.
 
         Args:
@@ -199,13 +201,13 @@ class VectorStepper:
             observations [B, O], rewards [B], done [B].
         """
         assert isinstance(self.env, SyncVectorEnv)
-        observations, size = observations.copy(), observations.shape[1]
+        observations = observations.copy()
         rewards, done = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_)
         envs = self.env.envs
         for i in np.flatnonzero(which).tolist():
             try:
                 observation, rewards[i], terminated, truncated, _ = envs[i].step(actions[i])
-                observations[i] = np.asarray(observation).reshape(size)
+                observations[i] = self.layout.encode(observation, 1)
             except Exception as error:
                 raise _env_error(error, self.env_id, "step", i, envs[i].seed, actions[i]) from error
             done[i] = terminated or truncated
@@ -214,8 +216,8 @@ class VectorStepper:
     def close(self) -> None:
         self.env.close()
 
-    def _flat(self, observations: Any) -> Floats:
-        return np.ascontiguousarray(observations, dtype=np.float32).reshape(self.num_envs, -1)
+    def _rows(self, observations: Any) -> Rows:
+        return self.layout.encode(observations, self.num_envs)
 
 
 def spaces_of(

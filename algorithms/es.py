@@ -126,7 +126,8 @@ def evaluate_pairs(
     networks = StackedMlps(spec.policy.network, parameters)
     stepper = environments(spec.run, spec.env, spec.env_kwargs, 2 * count)
     seeds = integers(spec.seed, Role.ENVS, first, iteration, count)
-    played = play(stepper, networks, spec.policy.head, Normaliser(moments), [*seeds, *seeds], longest)
+    normaliser = Normaliser(moments, spec.policy.layout)
+    played = play(stepper, networks, spec.policy.head, normaliser, [*seeds, *seeds], longest)
     scores, lengths = played.returns.reshape(2, count).T.copy(), played.lengths.reshape(2, count).T.copy()
     return PairsReport(first, scores, lengths, played.moments, played.env_seconds)
 
@@ -169,7 +170,7 @@ class ES(Algorithm):
                 "parameters; ten times as large at least, or the members' noise is much the same"
             )
         self._adam = Adam(len(self.parameters))
-        self._moments = Moments.none(self.policy.observation_size)
+        self._moments = Moments.none(self.policy.layout.size)
         self._spec = engine.put(MembersSpec(self._run, c.env, c.env_kwargs, c.seed, self.policy))
         self._evaluate = engine.remote(evaluate_pairs)
 

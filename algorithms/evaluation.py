@@ -12,6 +12,7 @@ import rlflow.engine as engine
 
 from .envs import VectorStepper
 from .normalization import Moments, Normaliser
+from .observations import ObservationLayout
 from .policies.mlp import Floats
 from .seeding import Role, generator, integers
 
@@ -23,11 +24,17 @@ class Actor(Protocol):
     """A policy with its weights."""
 
     def act(self, observations: Floats, random: np.random.Generator | None) -> Any:
-        """[N, O] → N actions for the environment: the most likely ones, or drawn with ``random``."""
+        """[N, O] → N actions for the environment: the most likely ones, or drawn with ``random``.
+
+        Called for the steps of N episodes in turn; some remember.
+        """
 
 
 class Policy(Protocol):
     """The shape of a policy, without weights."""
+
+    @property
+    def layout(self) -> ObservationLayout: ...
 
     def bind(self, weights: Floats) -> Actor: ...
 
@@ -68,7 +75,7 @@ def play_episodes(
     stepper = VectorStepper(env, env_kwargs, episodes, first_index=chunk * EPISODES_PER_TASK)
     try:
         bound = policy.bind(weights)
-        normalise = None if moments is None else Normaliser(moments)
+        normalise = None if moments is None else Normaliser(moments, policy.layout)
         random = None if deterministic else generator(seed, Role.EVALUATION_ACTIONS, chunk)
         observations = stepper.reset(integers(seed, Role.EVALUATION_ENVS, chunk, 0, episodes))
         returns, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .observations import ObservationLayout
 from .policies.mlp import Floats
 
 CLIP = 10.0
@@ -61,14 +62,23 @@ class Moments:
 
 
 class Normaliser:
-    """What the moments do to observations; before there are two observations, nothing."""
+    """What the moments do to observations; before there are two observations, nothing.
 
-    def __init__(self, moments: Moments) -> None:
+    Args:
+        layout: of the observations; what it says is not to be normalised stays as it is.
+
+    Raises:
+        UnsupportedSpaceError: that is all of it.
+    """
+
+    def __init__(self, moments: Moments, layout: ObservationLayout | None = None) -> None:
         self.mean = np.zeros(len(moments.mean), np.float32)
         self.scale = np.ones(len(moments.mean), np.float32)
+        columns = np.ones(len(self.mean), np.bool_) if layout is None else layout.normalised_columns()
         if moments.count > 1:
-            self.mean = moments.mean.astype(np.float32)
-            self.scale = (1.0 / np.sqrt(moments.squares / moments.count + EPSILON)).astype(np.float32)
+            deviations = np.sqrt(moments.squares / moments.count + EPSILON)
+            self.mean[columns] = moments.mean[columns]
+            self.scale[columns] = 1.0 / deviations[columns]
 
     def __call__(self, observations: Floats) -> Floats:
         """[..., O] → [..., O], within ±10."""

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
-from .envs import Bools, VectorStepper, worker_name
+from .envs import Bools, Rows, VectorStepper, worker_name
 from .errors import TrainingDivergedError
 from .normalization import Moments, Normaliser
 from .policies.heads import Head
@@ -135,8 +135,8 @@ class _Seen:
 
 
 def _step(
-    stepper: VectorStepper, actions: NDArray[Any], playing: Bools, observations: Floats
-) -> tuple[Floats, NDArray[np.float64], Bools]:
+    stepper: VectorStepper, actions: NDArray[Any], playing: Bools, observations: Rows
+) -> tuple[Rows, NDArray[np.float64], Bools]:
     """Steps those that play → observations [P, O], rewards [P], done [P]; rows of the others mean nothing."""
     if isinstance(stepper.env, SyncVectorEnv):
         return stepper.step_some(actions, playing, observations)

@@ -133,7 +133,7 @@ class PPO(ActorCriticAlgorithm):
         self._weights = engine.put(first)
         self._learner.start.remote(self.policy, first)
         self._rollout = engine.remote(num_returns=3)(rollout)
-        self._statistics = Statistics.none(self.policy.observation_size)
+        self._statistics = Statistics.none(self.policy.layout.size)
         self._go_on_from([initial_state(group) for group in range(c.env_groups)])
         if c.normalize_observations or c.normalize_rewards:  # measured once before anything is learned
             self._note(engine.get(self.collect()[1]))

@@ -16,8 +16,8 @@ import rlflow.engine as engine
 
 from .advantages import flatten
 from .errors import TrainingDivergedError
-from .policies.actor_critic import MlpActorCritic
 from .policies.mlp import Floats
+from .policies.protocol import Policy
 from .rollout import Trajectory
 from .schedules import value_at
 from .seeding import Role, generator
@@ -37,7 +37,7 @@ class Batch:
     """N transitions for one gradient step, as tensors, and the coefficients of this iteration."""
 
     actions: torch.Tensor
-    """[N] int64 (Discrete) or [N, A] (Box)."""
+    """N of them as the policy's head has them: [N] int64 (Discrete), [N, A] (Box)."""
     old_log_probs: torch.Tensor
     """[N], under the policy that acted."""
     advantages: torch.Tensor
@@ -64,7 +64,7 @@ class PPOLearner:
     update that is done once more, after a checkpoint was loaded, gives the same bits.
     """
 
-    _policy: MlpActorCritic | None = None
+    _policy: Policy | None = None
 
     def __init__(self, algorithm: type[PPO], config: PPOConfig, total_env_steps: int) -> None:
         import torch
@@ -74,18 +74,16 @@ class PPOLearner:
         self._config = config
         self._from_numpy = torch.from_numpy
 
-    def start(self, policy: MlpActorCritic, weights: Floats) -> None:
+    def start(self, policy: Policy, weights: Floats) -> None:
         """Apart from ``__init__``, so that torch is imported while the driver asks for the spaces."""
-        from .learner import OutputLearner
-
         self._policy = policy
-        self._learner = OutputLearner(policy, weights)
+        self._learner = policy.learner(weights)
 
-    def save_checkpoint(self) -> tuple[MlpActorCritic, dict[str, Any]] | None:
+    def save_checkpoint(self) -> tuple[Policy, dict[str, Any]] | None:
         """For the engine."""
         return None if self._policy is None else (self._policy, self._learner.state())
 
-    def load_checkpoint(self, saved: tuple[MlpActorCritic, dict[str, Any]] | None) -> None:
+    def load_checkpoint(self, saved: tuple[Policy, dict[str, Any]] | None) -> None:
         if saved is not None:
             policy, state = saved
             self.start(policy, state["parameters"])

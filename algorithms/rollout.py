@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import env_snapshots
-from .envs import Bools, Floats, VectorStepper
+from .envs import Bools, Rows, VectorStepper
 from .normalization import Moments, Normaliser, Statistics, scaled
-from .policies.actor_critic import BoundActorCritic, MlpActorCritic
+from .policies.mlp import Floats
+from .policies.protocol import BoundPolicy, Policy
 from .seeding import Role, generator, integers
 
 
@@ -35,7 +36,7 @@ class RolloutSpec:
     """B, of one group."""
     length: int
     """T, steps of each environment in a rollout."""
-    policy: MlpActorCritic
+    policy: Policy
     gamma: float = 0.99
     """Of the discounted returns that rewards are scaled by."""
 
@@ -47,7 +48,7 @@ class RolloutState:
     group: int
     version: int
     """How many rollouts the group has made."""
-    observations: Floats
+    observations: Rows
     """[B, O], what the next actions are chosen in; empty before the first rollout."""
     done: Bools
     """[B]: the next step of that environment is a reset and no transition (NEXT_STEP autoreset)."""
@@ -65,10 +66,10 @@ class RolloutState:
 class Trajectory:
     """T steps of B environments. Rows that are not ``valid`` are autoresets: never trained on."""
 
-    observations: Floats
+    observations: Rows
     """[T, B, O], as the policy saw them: normalised, if it is."""
     actions: NDArray[Any]
-    """[T, B] int64 counted from 0, or [T, B, A] float32 before clipping to the space."""
+    """As the policy's head has them: [T, B] int64 counted from 0, or [T, B, A] float32 before clipping to the space."""
     log_probs: Floats
     """[T, B], of the actions under the policy that chose them."""
     rewards: Floats
@@ -127,28 +128,28 @@ def rollout(
     """
     stepper, state, restarted = _environments(spec, state)
     length, count = spec.length, spec.num_envs
-    policy = BoundActorCritic(spec.policy, weights)
-    head, log_std, forward = policy.head, policy.log_std, policy.policy.forward
+    policy = spec.policy.bind(weights)
+    head, log_std, act = policy.head, policy.log_std, policy.step
     noise = head.noise(generator(spec.seed, Role.ACTIONS, state.group, state.version), (length, count))
 
-    raw = np.empty((length + 1, count, spec.policy.observation_size), np.float32)
+    raw = np.empty((length + 1, count, spec.policy.layout.size), spec.policy.layout.dtype)
     normalise = None
     observations = raw
     if normalisation is not None and normalisation.observations:
-        normalise = Normaliser(normalisation.statistics.observations)
+        normalise = Normaliser(normalisation.statistics.observations, spec.policy.layout)
         observations = np.empty_like(raw)
-    outputs = np.empty((length, count, head.num_outputs), np.float32)
+    outputs = np.empty((length, count, head.row_size), np.float32)
     actions: list[NDArray[Any]] = []
     rewards = np.empty((length, count), np.float32)
     terminated = np.empty((length, count), np.bool_)
     truncated = np.empty((length, count), np.bool_)
-    finals: list[tuple[int, Floats]] = []
+    finals: list[tuple[int, Rows]] = []
 
     raw[0] = state.observations
     for t in range(length):
         if normalise is not None:
             observations[t] = normalise(raw[t])
-        outputs[t] = forward(observations[t])
+        outputs[t], _, _ = act(observations[t], None)
         action = head.sample(outputs[t], log_std, noise[t])
         actions.append(action)
         stepped = stepper.step(head.to_env(action))
@@ -166,7 +167,7 @@ def rollout(
     stacked = np.stack(actions)
     flat_outputs = outputs.reshape(length * count, -1)
     log_probs = head.log_prob(flat_outputs, log_std, stacked.reshape(length * count, *stacked.shape[2:]))
-    all_values = policy.value.forward(observations.reshape((length + 1) * count, -1))
+    all_values = policy.values(observations.reshape((length + 1) * count, -1), None)
     values = all_values.reshape(length + 1, count).copy()  # the buffer serves the final observations next
     next_values = values[1:]
     if finals:  # the next observation belongs to the next episode there
@@ -195,10 +196,10 @@ def rollout(
     return trajectory, following, report
 
 
-def _values_of(policy: BoundActorCritic, finals: list[tuple[int, Floats]]) -> Floats:
+def _values_of(policy: BoundPolicy, finals: list[tuple[int, Rows]]) -> Floats:
     """V of final observations: [len(finals), B]; rows of environments that are not done mean nothing."""
     stacked = np.stack([final for _, final in finals])
-    return policy.value.forward(stacked.reshape(-1, stacked.shape[-1])).reshape(stacked.shape[:2])
+    return policy.values(stacked.reshape(-1, stacked.shape[-1]), None).reshape(stacked.shape[:2])
 
 
 def _account(

@@ -7,7 +7,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from .heads import Head, head_for, observation_size
+from ..errors import UnsupportedSpaceError
+from ..observations import ObservationLayout
+from .heads import Head, head_for
 from .mlp import Activation, Floats, Mlp, MlpSpec
 
 
@@ -15,7 +17,7 @@ class MlpActor:
     """The shape of a policy; holds no parameters, travels to workers.
 
     Args:
-        observation_space: of one environment; flattened.
+        observation_space: of one environment.
         action_space: of one environment.
         hidden: sizes of hidden layers; none is a linear policy.
         activation: after each hidden layer.
@@ -28,9 +30,15 @@ class MlpActor:
         self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], *,
         hidden: tuple[int, ...] = (64, 64), activation: Activation = "tanh",
     ) -> None:
-        self.observation_size = observation_size(observation_space)
+        self.layout = ObservationLayout(observation_space)
+        if self.layout.has_images or self.layout.mask_size:
+            what = "an action mask" if self.layout.mask_size else "images"
+            raise UnsupportedSpaceError(
+                f"observation space {observation_space} has {what}, which populations of networks do not support: "
+                "use ppo or a3c"
+            )
         self.head: Head = head_for(action_space)
-        self.network = MlpSpec((self.observation_size, *hidden, self.head.num_outputs), activation)
+        self.network = MlpSpec((self.layout.size, *hidden, self.head.num_outputs), activation)
 
     def initial_parameters(self, rng: np.random.Generator) -> Floats:
         """[num_parameters]: orthogonal, last gain 0.01."""

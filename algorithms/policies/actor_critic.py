@@ -1,33 +1,41 @@
 """A policy network and a value network with nothing shared, over one flat parameter vector.
 
-Layout of the vector: policy network, value network, log standard deviations (Gaussian heads only).
+Layout of the vector: policy network, value network, log standard deviations (heads of Box actions only).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
-from .heads import Head, head_for, observation_size
+from ..errors import UnsupportedSpaceError
+from ..observations import ObservationLayout
+from .heads import Head, forbid, head_for
 from .mlp import Activation, Floats, Mlp, MlpSpec
+
+if TYPE_CHECKING:  # which imports torch
+    from ..learner import Learner
 
 
 class MlpActorCritic:
     """The shape of a policy; holds no parameters, travels to workers.
 
     Args:
-        observation_space: of one environment; flattened.
+        observation_space: of one environment.
         action_space: of one environment.
         policy_hidden, value_hidden: sizes of hidden layers.
         activation: after each hidden layer.
-        log_std_init: where log standard deviations start (Gaussian heads).
+        log_std_init: where log standard deviations start (heads of Box actions).
         orthogonal: how weights start; else uniformly, as torch's do.
 
     Raises:
         UnsupportedSpaceError: a space this policy cannot work with.
     """
+
+    memory_size = 0
 
     def __init__(
         self,
@@ -40,13 +48,21 @@ class MlpActorCritic:
         log_std_init: float = 0.0,
         orthogonal: bool = True,
     ) -> None:
-        self.observation_size = observation_size(observation_space)
+        self.layout = ObservationLayout(observation_space)
+        if self.layout.has_images:
+            raise UnsupportedSpaceError(
+                f"observation space {observation_space} has images; a network of fully connected layers alone would "
+                "need torch for them: TorchActorCritic"
+            )
         self.head: Head = head_for(action_space)
-        self.policy_spec = MlpSpec((self.observation_size, *policy_hidden, self.head.num_outputs), activation)
-        self.value_spec = MlpSpec((self.observation_size, *value_hidden, 1), activation)
+        check_mask(self.layout, self.head, action_space)
+        inputs = self.layout.feature_size
+        self.policy_spec = MlpSpec((inputs, *policy_hidden, self.head.num_outputs), activation)
+        self.value_spec = MlpSpec((inputs, *value_hidden, 1), activation)
         self.log_std_init = log_std_init
         self.orthogonal = orthogonal
-        self.log_std_size = self.head.num_outputs if self.head.has_log_std else 0
+        self.log_std_shape = self.head.log_std_shape(self.policy_spec.sizes[-2])
+        self.log_std_size = int(np.prod(self.log_std_shape)) if self.log_std_shape else 0
 
     @property
     def num_parameters(self) -> int:
@@ -73,29 +89,67 @@ class MlpActorCritic:
         """With parameters [num_parameters]."""
         return BoundActorCritic(self, weights)
 
+    def learner(self, weights: Floats) -> Learner:
+        """That trains a copy of parameters [num_parameters]; imports torch."""
+        from ..learner import OutputLearner
+
+        return OutputLearner(self, weights)
+
 
 class BoundActorCritic:
     """An :class:`MlpActorCritic` with parameters (and a gradient, to be trained), all views of flat vectors.
 
     Attributes:
-        policy: observations [N, O] → outputs of the head [N, num_outputs].
-        value: observations [N, O] → [N, 1].
-        log_std: [A], or ``None`` for heads without.
+        policy: features of observations [N, feature_size] → outputs of the head [N, num_outputs].
+        value: features of observations → [N, 1].
+        log_std: ``None`` for heads without.
     """
 
     def __init__(self, shape: MlpActorCritic, parameters: Floats, gradient: Floats | None = None) -> None:
         self.shape = shape
         self.head = shape.head
+        self.layout = shape.layout
         gradients = (None, None, None) if gradient is None else shape.split(gradient)
         policy, value, log_std = shape.split(parameters)
         self.policy = Mlp(shape.policy_spec, policy, gradients[0])
         self.value = Mlp(shape.value_spec, value, gradients[1])
-        self.log_std = log_std if shape.head.has_log_std else None
-        self.log_std_gradient = gradients[2] if shape.head.has_log_std else None
+        form = shape.log_std_shape
+        self.log_std = log_std.reshape(form) if form else None
+        self.log_std_gradient = gradients[2].reshape(form) if form and gradients[2] is not None else None
+        self._plain = not self.layout.mask_size and self.head.row_size == self.head.num_outputs
 
-    def act(self, observations: Floats, random: np.random.Generator | None) -> Any:
+    def step(self, observations: NDArray[Any], memory: Floats | None) -> tuple[Floats, None, None]:
+        """See :class:`BoundPolicy`; values are cheaper in one batch."""
+        return self.rows(observations), None, None
+
+    def rows(self, observations: NDArray[Any]) -> Floats:
+        """[N, O] → the head's rows [N, row_size]."""
+        outputs = self.policy.forward(self.layout.features(observations))
+        if self._plain:
+            return outputs
+        masks = self.layout.masks(observations)
+        return outputs if masks is None else forbid(outputs, masks)
+
+    def values(self, observations: NDArray[Any], memory: Floats | None = None) -> Floats:
+        """V: [N, O] → [N], in a buffer that the next call overwrites."""
+        return self.value.forward(self.layout.features(observations))[:, 0]
+
+    def act(self, observations: NDArray[Any], random: np.random.Generator | None) -> Any:
         """[N, O] → N actions for the environment: the most likely ones, or drawn with ``random``."""
-        outputs = self.policy.forward(observations)
-        if random is None:
-            return self.head.to_env(self.head.mode(outputs))
-        return self.head.to_env(self.head.sample(outputs, self.log_std, self.head.noise(random, (len(outputs),))))
+        return act(self.head, self.rows(observations), self.log_std, random)
+
+
+def act(head: Head, rows: Floats, log_std: Floats | None, random: np.random.Generator | None) -> Any:
+    """The head's rows [N, row_size] → N actions for the environment: the most likely ones, or drawn."""
+    if random is None:
+        return head.to_env(head.mode(rows))
+    return head.to_env(head.sample(rows, log_std, head.noise(random, (1, len(rows)))[0]))
+
+
+def check_mask(layout: ObservationLayout, head: Head, action_space: gymnasium.Space[Any]) -> None:
+    """Raises UnsupportedSpaceError when observations have an action mask that does not fit the actions."""
+    if layout.mask_size and not (head.maskable and layout.mask_size == head.num_outputs):
+        wanted = f"{head.num_outputs} values, one for each choice" if head.maskable else "none"
+        raise UnsupportedSpaceError(
+            f"observations have an action_mask of {layout.mask_size} values; actions of {action_space} take {wanted}"
+        )

@@ -5,7 +5,7 @@ Sampling takes the noise from outside, so a rollout draws all of it at once and 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
@@ -15,73 +15,177 @@ from ..errors import UnsupportedSpaceError
 from .mlp import Floats, as_float32
 
 LOG_2PI = float(np.log(2.0 * np.pi))
+FORBIDDEN = np.float32(-1e8)
+"""Added to the logits of actions that a mask forbids: their probability is 0 to the last bit."""
 
 
-class Categorical:
-    """Over a Discrete space of n actions; the network's outputs are logits [..., n]."""
+def forbid(logits: Floats, masks: NDArray[Any]) -> Floats:
+    """Logits [N, n] under masks [N, n], 0 where an action is forbidden."""
+    return logits + np.where(masks, np.float32(0), FORBIDDEN)
 
-    kind = "categorical"
-    has_log_std = False
 
-    def __init__(self, space: gymnasium.spaces.Discrete) -> None:
-        self.num_outputs = int(space.n)
-        self._start = int(space.start)
+class Noise(Protocol):
+    """Of a rollout: ``noise[t]`` is what step t's actions are drawn with."""
 
-    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-        """Gumbel noise [*shape, n]: argmax(logits + noise) is a draw from softmax(logits)."""
-        return rng.gumbel(size=(*shape, self.num_outputs)).astype(np.float32)
+    def __getitem__(self, step: int, /) -> Any: ...
 
-    def sample(self, outputs: Floats, log_std: Floats | None, noise: Floats) -> NDArray[np.int64]:
-        """[N, n] logits → [N] actions, counted from 0."""
-        actions: NDArray[np.int64] = (outputs + noise).argmax(axis=1)
-        return actions
 
-    def mode(self, outputs: Floats) -> NDArray[np.int64]:
-        actions: NDArray[np.int64] = outputs.argmax(axis=1)
-        return actions
+class Head:
+    """What all distributions have. A *row* is what a distribution is made of, for one observation.
 
-    def log_prob(self, outputs: Floats, log_std: Floats | None, actions: NDArray[Any]) -> Floats:
-        """[N, n] logits and [N] actions → [N]."""
-        shifted = outputs - outputs.max(axis=1, keepdims=True)
-        chosen = shifted[np.arange(len(actions)), actions]
-        result: Floats = chosen - np.log(np.exp(shifted).sum(axis=1))
-        return result
+    Attributes:
+        num_outputs: of the policy network.
+        row_size: the network's outputs and, for some heads, what follows them in a row.
+        maskable: whether rows are logits, one an action.
+    """
+
+    num_outputs: int
+    row_size: int
+    maskable = False
+
+    def log_std_shape(self, features: int) -> tuple[int, ...] | None:
+        """Of the free parameters beside the networks, given the width of the last hidden layer; ``None``: has none."""
+        return None
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, int]) -> Noise:
+        """For ``shape`` = (T, B) actions."""
+        raise NotImplementedError
+
+    def sample(self, rows: Floats, log_std: Floats | None, noise: Any) -> NDArray[Any]:
+        """[N, row_size] → N actions, as they are trained on."""
+        raise NotImplementedError
+
+    def mode(self, rows: Floats) -> NDArray[Any]:
+        """The most likely actions of [N, row_size]."""
+        raise NotImplementedError
+
+    def log_prob(self, rows: Floats, log_std: Floats | None, actions: NDArray[Any]) -> Floats:
+        """[N, row_size] and N actions → [N]."""
+        raise NotImplementedError
 
     def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
         """What the environment is given for these actions."""
+        raise NotImplementedError
+
+
+class Categorical(Head):
+    """Over a Discrete space of n actions; rows are logits [..., n], actions [...] count from 0."""
+
+    maskable = True
+
+    def __init__(self, space: gymnasium.spaces.Discrete) -> None:
+        self.num_outputs = self.row_size = int(space.n)
+        self._start = int(space.start)
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+        """Gumbel noise [T, B, n]: argmax(logits + noise) is a draw from softmax(logits)."""
+        return rng.gumbel(size=(*shape, self.num_outputs)).astype(np.float32)
+
+    def sample(self, rows: Floats, log_std: Floats | None, noise: Floats) -> NDArray[np.int64]:
+        actions: NDArray[np.int64] = (rows + noise).argmax(axis=1)
+        return actions
+
+    def mode(self, rows: Floats) -> NDArray[np.int64]:
+        actions: NDArray[np.int64] = rows.argmax(axis=1)
+        return actions
+
+    def log_prob(self, rows: Floats, log_std: Floats | None, actions: NDArray[Any]) -> Floats:
+        return _log_softmax_at(rows, actions)
+
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
         return actions + self._start if self._start else actions
 
 
-class DiagonalGaussian:
-    """Over a Box of A dimensions; outputs are means [..., A], log standard deviations free parameters [A].
+class MultiCategorical(Head):
+    """Over a MultiDiscrete space of k choices, independent; rows are their logits in turn, actions [..., k]."""
+
+    maskable = True
+
+    def __init__(self, space: gymnasium.spaces.MultiDiscrete) -> None:
+        sizes = space.nvec.reshape(-1)
+        self.sizes: list[int] = sizes.tolist()
+        self.num_outputs = self.row_size = int(sizes.sum())
+        self._bounds = np.cumsum([0, *sizes])
+        self._shape, self._dtype, self._start = space.shape, space.dtype, space.start
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+        return rng.gumbel(size=(*shape, self.num_outputs)).astype(np.float32)
+
+    def sample(self, rows: Floats, log_std: Floats | None, noise: Floats) -> NDArray[np.int64]:
+        return self.mode(rows + noise)
+
+    def mode(self, rows: Floats) -> NDArray[np.int64]:
+        return np.stack([choice.argmax(axis=1) for choice in self._choices(rows)], axis=1)
+
+    def log_prob(self, rows: Floats, log_std: Floats | None, actions: NDArray[Any]) -> Floats:
+        parts = [_log_softmax_at(choice, actions[:, i]) for i, choice in enumerate(self._choices(rows))]
+        total: Floats = np.sum(parts, axis=0)
+        return total
+
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        shaped: NDArray[Any] = actions.reshape(len(actions), *self._shape) + self._start
+        return shaped.astype(self._dtype, copy=False)
+
+    def _choices(self, rows: Floats) -> list[Floats]:
+        return [rows[:, a:b] for a, b in zip(self._bounds, self._bounds[1:], strict=False)]
+
+
+class Bernoulli(Head):
+    """Over a MultiBinary space of n bits, independent; rows are their log-odds, actions [..., n] float32 0 or 1."""
+
+    def __init__(self, space: gymnasium.spaces.MultiBinary) -> None:
+        self.num_outputs = self.row_size = int(np.prod(space.shape))
+        self._shape, self._dtype = space.shape, space.dtype
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+        """Logistic noise [T, B, n]: a bit is set with probability σ(log-odds) if log-odds + noise > 0."""
+        return rng.logistic(size=(*shape, self.num_outputs)).astype(np.float32)
+
+    def sample(self, rows: Floats, log_std: Floats | None, noise: Floats) -> Floats:
+        return as_float32(rows + noise > 0)
+
+    def mode(self, rows: Floats) -> Floats:
+        return as_float32(rows > 0)
+
+    def log_prob(self, rows: Floats, log_std: Floats | None, actions: NDArray[Any]) -> Floats:
+        signed = np.where(actions > 0, rows, -rows)
+        result: Floats = -np.logaddexp(np.float32(0), -signed).sum(axis=1)
+        return result
+
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        return actions.reshape(len(actions), *self._shape).astype(self._dtype)
+
+
+class DiagonalGaussian(Head):
+    """Over a Box of A dimensions; rows are means [..., A], log standard deviations free parameters [A].
 
     Actions are trained on as drawn and clipped to the space only on their way to the environment.
     """
 
-    kind = "gaussian"
-    has_log_std = True
-
     def __init__(self, space: gymnasium.spaces.Box) -> None:
-        self.num_outputs = int(np.prod(space.shape))
+        self.num_outputs = self.row_size = int(np.prod(space.shape))
         self._shape = space.shape
         self._dtype = space.dtype
         self._low, self._high = space.low, space.high
 
-    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-        return rng.standard_normal((*shape, self.num_outputs), dtype=np.float32)
+    def log_std_shape(self, features: int) -> tuple[int, ...]:
+        return (self.num_outputs,)
 
-    def sample(self, outputs: Floats, log_std: Floats | None, noise: Floats) -> Floats:
-        """[N, A] means → [N, A]."""
+    def noise(self, rng: np.random.Generator, shape: tuple[int, int]) -> Noise:
+        normal: Floats = rng.standard_normal((*shape, self.num_outputs), dtype=np.float32)
+        return normal
+
+    def sample(self, rows: Floats, log_std: Floats | None, noise: Floats) -> Floats:
         assert log_std is not None
-        return as_float32(outputs + np.exp(log_std) * noise)
+        return as_float32(rows + np.exp(log_std) * noise)
 
-    def mode(self, outputs: Floats) -> Floats:
-        return outputs.copy()
+    def mode(self, rows: Floats) -> Floats:
+        return rows[:, :self.num_outputs].copy()
 
-    def log_prob(self, outputs: Floats, log_std: Floats | None, actions: NDArray[Any]) -> Floats:
-        """[N, A] means and actions → [N], summed over dimensions."""
+    def log_prob(self, rows: Floats, log_std: Floats | None, actions: NDArray[Any]) -> Floats:
+        """Summed over dimensions."""
         assert log_std is not None
-        scaled = (actions - outputs) * np.exp(-log_std)
+        scaled = (actions - rows) * np.exp(-log_std)
         constant = np.float32(log_std.sum() + 0.5 * LOG_2PI * self.num_outputs)
         result: Floats = -0.5 * np.einsum("na,na->n", scaled, scaled) - constant
         return result
@@ -92,35 +196,27 @@ class DiagonalGaussian:
         return clipped
 
 
-Head = Categorical | DiagonalGaussian
+def _log_softmax_at(logits: Floats, chosen: NDArray[Any]) -> Floats:
+    """Logits [N, n] and [N] → log-probabilities [N]."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: Floats = shifted[np.arange(len(chosen)), chosen] - np.log(np.exp(shifted).sum(axis=1))
+    return result
 
 
 def head_for(space: gymnasium.Space[Any]) -> Head:
     """The distribution for an action space.
 
     Raises:
-        UnsupportedSpaceError: neither Discrete nor a Box of floats.
+        UnsupportedSpaceError: no distribution over it is known.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return Categorical(space)
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return MultiCategorical(space)
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return Bernoulli(space)
     if isinstance(space, gymnasium.spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return DiagonalGaussian(space)
-    raise UnsupportedSpaceError(f"action space {space} is not supported yet: Discrete and Box (float) are")
-
-
-def observation_size(space: gymnasium.Space[Any]) -> int:
-    """How many numbers an observation has once flattened.
-
-    Raises:
-        UnsupportedSpaceError: not a Box of numbers, or an image.
-    """
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise UnsupportedSpaceError(
-            f"observation space {space} is not supported yet: Box is. gymnasium.wrappers.FlattenObservation "
-            "turns Discrete, Tuple and Dict observations into one"
-        )
-    if len(space.shape) >= 3:
-        raise UnsupportedSpaceError(
-            f"observation space {space}: images need a convolutional policy, which is not there yet"
-        )
-    return int(np.prod(space.shape))
+    raise UnsupportedSpaceError(
+        f"action space {space} is not supported: Discrete, MultiDiscrete, MultiBinary and Box (float) are"
+    )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlflow.algorithms.errors import UnsupportedSpaceError
-from rlflow.algorithms.policies.heads import Categorical, DiagonalGaussian, head_for, observation_size
+from rlflow.algorithms.policies.heads import Categorical, DiagonalGaussian, head_for
 from rlflow.algorithms.policies.torch_heads import TorchCategorical, TorchDiagonalGaussian
 
 RNG = np.random.default_rng(0)
@@ -43,11 +43,11 @@ def test_gaussian_matches_torch():
 def test_samples_follow_the_distribution():
     head = Categorical(gymnasium.spaces.Discrete(3))
     logits = np.log(np.array([[0.2, 0.5, 0.3]], np.float32)).repeat(50_000, 0)
-    drawn = head.sample(logits, None, head.noise(np.random.default_rng(1), (50_000,)))
+    drawn = head.sample(logits, None, head.noise(np.random.default_rng(1), (1, 50_000))[0])
     np.testing.assert_allclose(np.bincount(drawn) / 50_000, [0.2, 0.5, 0.3], atol=0.01)
     gaussian = DiagonalGaussian(gymnasium.spaces.Box(-1, 1, (2,), np.float32))
     means = np.tile(np.array([1.0, -2.0], np.float32), (50_000, 1))
-    drawn = gaussian.sample(means, np.log([0.5, 2.0]).astype("f4"), gaussian.noise(RNG, (50_000,)))
+    drawn = gaussian.sample(means, np.log([0.5, 2.0]).astype("f4"), gaussian.noise(RNG, (1, 50_000))[0])
     np.testing.assert_allclose(drawn.mean(0), [1.0, -2.0], atol=0.05)
     np.testing.assert_allclose(drawn.std(0), [0.5, 2.0], rtol=0.03)
 
@@ -62,18 +62,9 @@ def test_actions_fit_the_space():
 
 
 @pytest.mark.parametrize("space", [
-    gymnasium.spaces.MultiDiscrete([2, 2]),
-    gymnasium.spaces.MultiBinary(3),
+    gymnasium.spaces.Text(3),
     gymnasium.spaces.Box(0, 9, (2,), np.int64),
 ])
 def test_unsupported_action_spaces_are_refused_by_name(space):
     with pytest.raises(UnsupportedSpaceError, match=type(space).__name__):
         head_for(space)
-
-
-@pytest.mark.parametrize(
-    "space", [gymnasium.spaces.Discrete(4), gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)]
-)
-def test_unsupported_observation_spaces_are_refused(space):
-    with pytest.raises(UnsupportedSpaceError, match="observation space"):
-        observation_size(space)

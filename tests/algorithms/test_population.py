@@ -30,7 +30,7 @@ def test_members_play_what_they_would_play_alone(env):
     spaces.close()
     rng = np.random.default_rng(1)
     parameters = np.stack([3 * policy.initial_parameters(rng) for _ in range(3)])
-    moments = Moments.of(rng.normal(size=(10, policy.observation_size)))
+    moments = Moments.of(rng.normal(size=(10, policy.layout.size)))
     stepper = VectorStepper(env, {}, 3)
     seeds = [5, 6, 7]
     networks = StackedMlps(policy.network, parameters)
