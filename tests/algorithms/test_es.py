@@ -85,7 +85,7 @@ class TestInline:
         assert max(report.lengths.max() for report in reports) <= round(2 * first["episode_length"])
 
     def test_a_table_smaller_than_the_policy_is_refused(self):
-        with pytest.raises(UnfitConfigError, match="noise_table.*10.*larger than the policy, which has 58 parameters"):
+        with pytest.raises(UnfitConfigError, match=r"noise_table.*10.*larger than the policy, which has 58 parameters"):
             started(noise_table=10)
 
     @pytest.mark.parametrize(("observation", "error", "said"), [
