@@ -129,6 +129,21 @@ def test_ppo_run_gives_all_figures(tmp_path: Path) -> None:
     assert "env steps/s" in printed
 
 
+def test_es_is_measured_beside_bare_loops(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    done = run_program(
+        "es_scaling.py", "--backend", "inline", "--envs", "CartPole-v1", "--populations", "2", "6", "--rounds", "2",
+        "--steps", "50", "--bare-steps", "50", "--json", str(path),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(path.read_text())
+    assert [row["population"] for row in document["rows"]] == [2, 6]
+    for row in document["rows"]:
+        assert row["env_steps"] >= 50 and row["tasks_per_second"] > 0 and 0 < row["share_in_envs"] <= 1
+        assert row["bare_policy_loop"] > 0 and row["of_bare_env_loop"] > 0
+        assert f"{row['env']}, {row['population']}" in done.stdout
+
+
 def test_chaos_compares_every_result_and_says_what_it_killed(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     done = run_program(
