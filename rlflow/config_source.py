@@ -156,6 +156,15 @@ def apply_overrides(source: ConfigSource, overrides: Iterable[str]) -> None:
         source.override(path, value, origin)
 
 
+def parse_value(text: str) -> Any:
+    """What ``text`` would be as a value in a config: ``3e-4`` a number, ``[8, 8]`` a list.
+
+    Raises:
+        ConfigError: it is no YAML.
+    """
+    return _parse(text, text)[1]
+
+
 def source_of_arguments(arguments: Mapping[str, Any]) -> ConfigSource:
     """The keyword arguments of a Python call as a source; problems then name the argument."""
     source = ConfigSource("rlflow.train()", values=dict(arguments))

@@ -1,24 +1,45 @@
-"""Learning curves as pictures: each run a thin line, the median of several seeds a strong one."""
+"""Learning curves as pictures: runs of one config and different seeds are one curve with a confidence band.
+
+The band is a bootstrap of the mean over seeds (Efron 1979): with the handful of seeds that people have, returns are far
+from normal, and a standard error would promise returns above the highest there are.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from .comparison import INDIFFERENT, flattened
 from .errors import InputError
 from .run_folder import RunFolder, shown_path
+from .run_listing import read_config
 
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2")
 _INK, _FAINT = "#1f2937", "#e5e7eb"
 
+Curve = tuple[np.ndarray, np.ndarray]
+"""Environment steps [N] and episode returns [N]."""
+
+SAME_CURVE = {*INDIFFERENT, "seed", "engine", "checkpoint", "evaluation"}
+"""Keys, and sections of them, in which runs of one curve may differ: they do not change what is learned."""
+
+RESAMPLES, CONFIDENCE = 2000, 0.95
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seed."""
+
+    title: str
+    curves: list[Curve]
+
 
 def plot_runs(runs: Sequence[RunFolder], out: Path) -> Path:
-    """Draws episode return against environment steps; runs of one algorithm and environment share a colour.
+    """Draws episode return against environment steps.
 
     Raises:
         InputError: matplotlib is missing, a run has no metrics yet, or the picture cannot be written.
@@ -31,9 +52,7 @@ def plot_runs(runs: Sequence[RunFolder], out: Path) -> Path:
     from matplotlib import pyplot
     from matplotlib.ticker import EngFormatter
 
-    groups: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
-    for run in runs:
-        groups[_title(run)].append(_curve(run))
+    groups = group_runs(runs)
 
     style = {
         "font.family": "sans-serif",
@@ -46,8 +65,8 @@ def plot_runs(runs: Sequence[RunFolder], out: Path) -> Path:
     }
     with matplotlib.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-        for index, (title, curves) in enumerate(groups.items()):
-            _draw_group(axes, title, curves, COLOURS[index % len(COLOURS)])
+        for index, group in enumerate(groups):
+            _draw_group(axes, group, COLOURS[index % len(COLOURS)])
         axes.set_xlabel("environment steps")
         axes.set_ylabel("episode return")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -56,9 +75,9 @@ def plot_runs(runs: Sequence[RunFolder], out: Path) -> Path:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
         if len(groups) == 1:
-            title, curves = next(iter(groups.items()))
-            several = f" · {len(curves)} runs and their median" if len(curves) > 1 else ""
-            axes.set_title(title + several, loc="left", fontweight="bold", pad=12)
+            [group] = groups
+            several = f" · mean of {len(group.curves)} runs, 95 % confidence" if len(group.curves) > 1 else ""
+            axes.set_title(group.title + several, loc="left", fontweight="bold", pad=12)
         else:
             axes.legend(frameon=False, loc="best")
         try:
@@ -70,24 +89,55 @@ def plot_runs(runs: Sequence[RunFolder], out: Path) -> Path:
     return out
 
 
-def _draw_group(axes: Any, title: str, curves: list[tuple[np.ndarray, np.ndarray]], colour: str) -> None:
-    if len(curves) == 1:
-        steps, returns = curves[0]
-        axes.plot(steps, returns, color=colour, linewidth=2, label=title)
+def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
+    """Runs by what they do, in the order of their first; titles name what sets the groups apart.
+
+    Raises:
+        InputError: a run has no episode returns yet.
+    """
+    configs: list[dict[str, str]] = []
+    curves: list[list[Curve]] = []
+    for run in runs:
+        flat = flattened(read_config(run))
+        config = {key: str(value) for key, value in flat.items() if key.partition(".")[0] not in SAME_CURVE}
+        if config not in configs:
+            configs.append(config)
+            curves.append([])
+        curves[configs.index(config)].append(_curve(run))
+    return [Group(_title(config, configs), found) for config, found in zip(configs, curves, strict=True)]
+
+
+def confidence_band(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[S, N] of S seeds → lower and upper bound [N] of their mean, by a bootstrap over seeds."""
+    random = np.random.default_rng(0)
+    drawn = random.integers(0, len(samples), (RESAMPLES, len(samples)))
+    weights = np.stack([np.bincount(row, minlength=len(samples)) for row in drawn]) / len(samples)
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(weights @ samples, [tail, 100.0 - tail], axis=0)
+    return low, high
+
+
+def _draw_group(axes: Any, group: Group, colour: str) -> None:
+    if len(group.curves) == 1:
+        steps, returns = group.curves[0]
+        axes.plot(steps, returns, color=colour, linewidth=2, label=group.title)
         return
-    for steps, returns in curves:
-        axes.plot(steps, returns, color=colour, linewidth=1, alpha=0.35)
-    # Only where every seed has data: beyond that the median would jump as runs drop out.
-    first = max(steps[0] for steps, _ in curves)
-    last = min(steps[-1] for steps, _ in curves)
+    for steps, returns in group.curves:
+        axes.plot(steps, returns, color=colour, linewidth=0.7, alpha=0.3)
+    # Only where every seed has data: beyond that the mean would jump as runs drop out.
+    first = max(steps[0] for steps, _ in group.curves)
+    last = min(steps[-1] for steps, _ in group.curves)
     if last <= first:
         return
     grid = np.linspace(first, last, 300)
-    median = np.median([np.interp(grid, steps, returns) for steps, returns in curves], axis=0)
-    axes.plot(grid, median, color=colour, linewidth=2.4, label=f"{title}, median of {len(curves)}")
+    samples = np.stack([np.interp(grid, steps, returns) for steps, returns in group.curves])
+    low, high = confidence_band(samples)
+    axes.fill_between(grid, low, high, color=colour, alpha=0.18, linewidth=0)
+    label = f"{group.title}, mean of {len(group.curves)}"
+    axes.plot(grid, samples.mean(axis=0), color=colour, linewidth=2.2, label=label)
 
 
-def _curve(run: RunFolder) -> tuple[np.ndarray, np.ndarray]:
+def _curve(run: RunFolder) -> Curve:
     points = [
         (row["env_steps"], row["episode_return"])
         for row in run.read_metrics()
@@ -99,6 +149,11 @@ def _curve(run: RunFolder) -> tuple[np.ndarray, np.ndarray]:
     return steps, returns
 
 
-def _title(run: RunFolder) -> str:
-    config = yaml.safe_load(run.config_file.read_text(encoding="utf-8")) or {}
-    return f"{str(config.get('algorithm', '?')).upper()} on {config.get('env', '?')}"
+def _title(config: Mapping[str, str], configs: Sequence[Mapping[str, str]]) -> str:
+    """``"PPO on CartPole-v1"``, and the keys in which runs of that title differ."""
+    def short(of: Mapping[str, str]) -> str:
+        return f"{of.get('algorithm', '?').upper()} on {of.get('env', '?')}"
+
+    alike = [other for other in configs if short(other) == short(config)]
+    telling = [key for key in config if any(other.get(key) != config[key] for other in alike)]
+    return ", ".join([short(config), *(f"{key}={config[key]}" for key in telling[:3])])

@@ -64,8 +64,7 @@ class RunFolder:
 
     def write_config(self, values: Mapping[str, Any]) -> None:
         """The complete config; ``rlflow train`` takes the file as it is."""
-        text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
-        self.config_file.write_text(text, encoding="utf-8")
+        self.config_file.write_text(config_as_yaml(values), encoding="utf-8")
 
     def append_metrics(self, metrics: Mapping[str, float]) -> None:
         """One line an iteration, written before the next begins. NaN and infinity become ``null``."""
@@ -153,6 +152,11 @@ def find_run(name: str, runs_dir: str = "runs") -> RunFolder:
     newest = sorted(known, key=lambda entry: entry.stat().st_mtime, reverse=True)[:5]
     hint = f"; the newest in {runs_dir}/: {', '.join(entry.name for entry in newest)}" if newest else ""
     raise InputError(f"there is no run {name!r}, neither as a folder nor in {runs_dir}/{hint}")
+
+
+def config_as_yaml(values: Mapping[str, Any]) -> str:
+    """A config as a person would write it: keys in their order, short lists and mappings on one line."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 
 
 def default_name(algorithm: str, env: str, seed: int | None) -> str:

@@ -1,0 +1,127 @@
+"""From what a person asks to train to the runs that are to be made; and what to say when there were several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config_check import CheckedConfig, check_config
+from .config_source import Origin, apply_overrides, read_config_file
+from .errors import InputError, RlflowError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .run_folder import RunFolder
+
+MOST_SEEDS = 1000
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0-4"``, ``"0,3,7"`` or both mixed → seeds, each once, in the order given.
+
+    Raises:
+        InputError: it is something else.
+    """
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        first = int(match[1]) if match else 0
+        last = int(match[2] or first) if match else -1
+        if last < first:
+            raise InputError(f"--seeds {text}: expected seeds such as 0-4 or 0,3,7, got {part.strip()!r}")
+        if last - first >= MOST_SEEDS:
+            raise InputError(f"--seeds {text}: these are {last - first + 1:,} runs; at most {MOST_SEEDS:,} at once")
+        seeds.update(dict.fromkeys(range(first, last + 1)))
+    return list(seeds)
+
+
+def plan_runs(
+    config: str, overrides: Sequence[str], seeds: Sequence[int] | None = None, device: str | None = None
+) -> list[CheckedConfig]:
+    """The runs that the file ``config`` describes, each once a seed.
+
+    Args:
+        config: the YAML file.
+        overrides: ``key=value`` for all of them.
+        seeds: a run for each; by default one with the seed of the config.
+        device: where networks run, of algorithms that can choose.
+
+    Raises:
+        ConfigError: with every mistake in it.
+        InputError: it can be read no further.
+    """
+    planned = []
+    wanted: Sequence[int | None] = seeds or [None]
+    for seed in wanted:
+        source = read_config_file(Path(config))
+        apply_overrides(source, overrides)
+        if seed is not None:
+            source.override(("seed",), seed, Origin(f"--seeds {seed}", (2, 0, 0)))
+            name = source.values.get("name")
+            if isinstance(name, str) and len(seeds or ()) > 1:  # else the folders would be name, name_2, name_3
+                source.override(("name",), f"{name}_seed{seed}", source.origins[("name",)])
+        checked = check_config(source)
+        if device is not None and "device" in checked.algorithm_class.Config.model_fields:
+            source.override(("device",), device, Origin(f"--device {device}", (2, 1, 0)))
+            checked = check_config(source)
+        elif device not in (None, "cpu"):
+            raise InputError(f"--device {device}: {checked.run.algorithm} runs on the CPU only")
+        planned.append(checked)
+    return planned
+
+
+@dataclass
+class RunsSummary:
+    """What came out of several runs."""
+
+    runs: list[tuple[CheckedConfig, RunFolder]] = field(default_factory=list)
+    failures: list[tuple[CheckedConfig, RlflowError]] = field(default_factory=list)
+
+    def add(self, config: CheckedConfig, folder: RunFolder) -> None:
+        self.runs.append((config, folder))
+
+    def add_failure(self, config: CheckedConfig, error: RlflowError) -> None:
+        self.failures.append((config, error))
+
+    def show(self, console: Console) -> None:
+        """A table with a row a run, and the mean over them."""
+        import numpy as np
+        from rich.table import Table
+
+        from .run_folder import shown_path
+        from .run_listing import describe_run
+
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for column in ("seed", "env steps", "return", "evaluation"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("run", overflow="fold")
+        rows = [describe_run(folder) for _, folder in self.runs]
+        for row in rows:
+            table.add_row(
+                str(row.seed), f"{row.env_steps:,}", shown_number(row.episode_return), shown_number(row.evaluation),
+                shown_path(row.path),
+            )
+        for config, error in self.failures:
+            seed = getattr(config.algorithm, "seed", None)
+            table.add_row(str(seed), "", "", "[red]failed[/]", str(error).partition("\n")[0])
+        console.print()
+        console.print(table)
+        evaluations = [row.evaluation for row in rows if row.evaluation is not None]
+        if len(evaluations) > 1:
+            mean, deviation = np.mean(evaluations), np.std(evaluations, ddof=1)
+            console.print(
+                f"evaluation [bold green]{mean:.1f} ± {deviation:.1f}[/] over {len(evaluations)} runs "
+                "(mean and standard deviation)"
+            )
+        paths = " ".join(shown_path(row.path) for row in rows)
+        if rows:
+            console.print(f"[dim]next[/] rlflow plot {paths}", soft_wrap=True)
+
+
+def shown_number(value: float | None) -> str:
+    """Of the size of a return: one decimal, and a dash for what is not there."""
+    return "–" if value is None else f"{value:,.1f}"

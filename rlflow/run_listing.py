@@ -1,0 +1,224 @@
+"""The runs of a folder as a table: what each is, how far it came, how well it did.
+
+Everything is read from the runs' own files, so that runs of other machines, copied here, are listed like one's own.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from .config_source import parse_value
+from .errors import InputError
+from .run_folder import RunFolder, shown_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SORT_KEYS = ("time", "name", "status", "steps", "return", "evaluation")
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run in brief."""
+
+    name: str
+    path: Path
+    status: str
+    """``running``, ``complete``, ``stopped`` (can be resumed) or ``failed``."""
+    algorithm: str
+    env: str
+    seed: int | None
+    env_steps: int
+    total_env_steps: int | None
+    episode_return: float | None
+    """Of the last iteration."""
+    evaluation: float | None
+    """Mean return of the final evaluation."""
+    changed: float
+    """When it last wrote metrics, in seconds since 1970."""
+    config: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        del values["config"]
+        return {**values, "path": str(self.path)}
+
+
+def list_runs(runs_dir: Path, where: Sequence[str] = (), sort: str = "time") -> list[RunRow]:
+    """The runs in a folder.
+
+    Args:
+        runs_dir: where they lie.
+        where: conditions, all of which must hold: ``key=value`` of a config (dotted, with ``*`` in values) or
+            ``status=...``.
+        sort: one of :data:`SORT_KEYS`; newest or best first, names and states by alphabet.
+
+    Raises:
+        InputError: there is no such folder, or a condition cannot be read.
+    """
+    if not runs_dir.is_dir():
+        raise InputError(f"there is no folder {runs_dir}; runs are looked for there, or in --dir FOLDER")
+    conditions = [_condition(text) for text in where]
+    rows = [describe_run(RunFolder(entry)) for entry in runs_dir.iterdir() if (entry / "config.yaml").is_file()]
+    kept = [row for row in rows if all(_holds(row, key, value) for key, value in conditions)]
+    kept.sort(key=lambda row: row.changed, reverse=True)
+    if sort in ("name", "status"):
+        kept.sort(key=lambda row: getattr(row, sort))
+    elif sort != "time":
+        attribute = {"steps": "env_steps", "return": "episode_return", "evaluation": "evaluation"}[sort]
+        kept.sort(key=lambda row: _or_lowest(getattr(row, attribute)), reverse=True)
+    return kept
+
+
+def describe_run(folder: RunFolder) -> RunRow:
+    """A run in brief, from its files; what is missing or damaged is left out."""
+    config = read_config(folder)
+    metrics = folder.read_metrics()
+    last = metrics[-1] if metrics else {}
+    evaluation = read_evaluation(folder)
+    stop = config.get("stop")
+    newest = folder.metrics_file if folder.metrics_file.is_file() else folder.config_file
+    return RunRow(
+        name=folder.path.name,
+        path=folder.path,
+        status=_status(folder, config, int(last.get("env_steps", 0)), evaluation is not None),
+        algorithm=str(config.get("algorithm", "?")),
+        env=str(config.get("env", "?")),
+        seed=config.get("seed"),
+        env_steps=int(last.get("env_steps", 0)),
+        total_env_steps=stop.get("env_steps") if isinstance(stop, dict) else None,
+        episode_return=_last(metrics, "episode_return"),
+        evaluation=evaluation.get("mean_return") if evaluation else None,
+        changed=newest.stat().st_mtime,
+        config=config,
+    )
+
+
+def read_config(folder: RunFolder) -> dict[str, Any]:
+    """The run's config as it stands in its folder; empty when it cannot be read."""
+    try:
+        values = yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def read_evaluation(folder: RunFolder) -> dict[str, Any] | None:
+    """``evaluation.json``; ``None`` when there is none that can be read."""
+    try:
+        values = json.loads(folder.evaluation_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def print_runs(console: Console, rows: Sequence[RunRow], runs_dir: Path) -> None:
+    """A table that fits 80 columns when names are the usual ones."""
+    from rich.table import Table
+
+    if not rows:
+        console.print(f"no runs in {shown_path(runs_dir)} that match")
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("run", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    for column in ("steps", "return", "eval", "age"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.name,
+            f"[{_STYLES[row.status]}]{row.status}[/]",
+            shown_steps(row.env_steps),
+            _number(row.episode_return),
+            _number(row.evaluation),
+            _age(time.time() - row.changed),
+        )
+    console.print(table)
+
+
+_STYLES = {"complete": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
+
+
+def is_running(folder: RunFolder) -> bool:
+    """Whether a process of this machine trains into the folder now.
+
+    It holds the folder's lock, which is looked up and not tried: to try it would keep a run from starting.
+    """
+    try:
+        holder, number = (folder.path / ".lock").read_text().strip(), (folder.path / ".lock").stat().st_ino
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return False
+    # "1: FLOCK  ADVISORY  WRITE 4242 00:2b:123456 0 EOF"
+    held = (line.split() for line in locks.splitlines() if "FLOCK" in line and "->" not in line)
+    return any(fields[4] == holder and fields[5].rpartition(":")[2] == str(number) for fields in held)
+
+
+def shown_steps(steps: int) -> str:
+    """``950``, ``50.0k``, ``1.25M``."""
+    if steps < 1000:
+        return str(steps)
+    return f"{steps / 1e3:.1f}k" if steps < 1_000_000 else f"{steps / 1e6:.2f}M"
+
+
+def _status(folder: RunFolder, config: Mapping[str, Any], env_steps: int, evaluated: bool) -> str:
+    if is_running(folder):
+        return "running"
+    stop, evaluation = config.get("stop"), config.get("evaluation")
+    total = stop.get("env_steps") if isinstance(stop, dict) else None
+    wants_evaluation = not isinstance(evaluation, dict) or evaluation.get("episodes") != 0
+    if evaluated or (not wants_evaluation and total is not None and env_steps >= total):
+        return "complete"
+    return "failed" if _ended_in_failure(folder) else "stopped"
+
+
+def _ended_in_failure(folder: RunFolder) -> bool:
+    try:
+        text = folder.log_file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return text.rfind("the run failed:") > text.rfind(", run ")  # since it was last started
+
+
+def _condition(text: str) -> tuple[str, Any]:
+    key, equals, written = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--where {text}: expected key=value, such as env=CartPole-v1 or status=complete")
+    return key.strip(), parse_value(written)
+
+
+def _holds(row: RunRow, key: str, wanted: Any) -> bool:
+    found: Any = row.status if key == "status" else row.config
+    if key != "status":
+        for part in {"lr": "learning_rate"}.get(key, key).split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+    if isinstance(wanted, str) and isinstance(found, str):
+        return fnmatch.fnmatchcase(found, wanted)
+    return bool(found == wanted)
+
+
+def _last(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    return next((row[key] for row in reversed(metrics) if row.get(key) is not None), None)
+
+
+def _or_lowest(value: float | None) -> float:
+    return float("-inf") if value is None else value
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
