@@ -25,7 +25,8 @@ def the_run(workdir: Path) -> Path:
 def test_help_and_version_are_immediate_and_import_nothing_heavy(rlflow: Command) -> None:
     assert rlflow("--version").stdout.startswith("rlflow ")
     assert all(verb in rlflow("--help").stdout for verb in ("train", "tasks", "plot"))
-    code = "import rlflow.cli, sys; print([m for m in ('torch', 'numpy', 'gymnasium', 'lmdb', 'pydantic', 'zmq') if m in sys.modules])"
+    heavy = ("torch", "numpy", "gymnasium", "lmdb", "pydantic", "zmq")
+    code = f"import rlflow.cli, sys; print([module for module in {heavy} if module in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 
