@@ -4,8 +4,8 @@
 
 Every round trains from scratch, with the config's hyperparameters and another seed, for one iteration or more. Then a
 task of the same engine plays one environment with the policy that came out, and once more with that policy's actions
-from a list. Ratios are of steps per CPU second, of all processes on our side, so they hardly depend on who else is busy.
-The first round of all has workers import what they need; medians leave it out.
+from a list. Ratios are of steps per CPU second, of all processes on our side, so they hardly depend on who else is
+busy. The first round of all has workers import what they need; medians leave it out.
 """
 
 from __future__ import annotations
