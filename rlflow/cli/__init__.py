@@ -20,7 +20,9 @@ from .arguments import complain, examples
 from .doctor import doctor
 from .evaluate import evaluate
 from .history import actors, lineage, tasks
+from .new import new
 from .runs import compare, plot, runs
+from .schema import schema
 from .train import train
 
 _EXIT_CODES = """
@@ -106,6 +108,14 @@ app.command("eval", rich_help_panel=USING, epilog=examples(
     "rlflow eval RUN --video",
 ))(evaluate)
 
+app.command(rich_help_panel=SETTING_UP, epilog=examples(
+    "rlflow new algorithm my_idea",
+    "rlflow new env my_env",
+    "rlflow new config mine --algorithm es --env Pendulum-v1",
+))(new)
+app.command(rich_help_panel=SETTING_UP, epilog=examples(
+    "rlflow schema --out config.schema.json", "rlflow schema --markdown --out docs/config.md",
+))(schema)
 app.command(rich_help_panel=SETTING_UP, epilog=examples("rlflow doctor", "rlflow doctor --json"))(doctor)
 
 

@@ -72,8 +72,8 @@ def evaluate(
         return
     console = Console(highlight=False)
     console.print(
-        f"[bold green]{np.mean(result.returns):.1f} ± {np.std(result.returns):.1f}[/] return over {episodes} episodes "
-        f"of {np.mean(result.lengths):.1f} steps",
+        f"[bold green]{np.mean(result.returns):.1f} ± {np.std(result.returns):.1f}[/] return over {episodes} "
+        f"episode{'s' if episodes > 1 else ''} of {np.mean(result.lengths):.1f} steps",
         soft_wrap=True,
     )
     low, middle, high = np.percentile(result.returns, [0, 50, 100])
