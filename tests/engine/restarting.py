@@ -24,7 +24,9 @@ def there_is_a_daemon() -> bool:
 
 
 def kill_daemon() -> None:
-    wait_for(there_is_a_daemon, "a daemon is there")
+    """Fails with the reason when the session has ended."""
+    wait_for(lambda: api.current_backend().failure or there_is_a_daemon(), "a daemon is there")
+    assert not api.current_backend().failure, api.current_backend().failure
     daemon, _ = daemon_and_zygote(supervisor())
     os.kill(daemon, signal.SIGKILL)
     wait_for(lambda: is_gone(daemon), "the daemon ends")
