@@ -3,6 +3,10 @@
 P networks of one shape are one network with stacked weights: a layer is a batched matrix product, so that P members
 cost little more to ask than one. A member that has finished is no longer stepped, as far as its environments can be
 stepped one by one.
+
+A vector environment that steps all of its copies at once takes hardly longer for 500 than for 64 of them. So it pays to
+have many members in a task, and to cut the episodes that outlast the others. To give the place of a member that has
+finished to the next one was tried: fewer copies idle, but each change costs more than that saves.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/es_scaling.py [--envs CartPole-v1 HalfCheetah-v5] [--populations 128 1000 10000]
 
-Every round trains from scratch, with the config's hyperparameters and another seed, for one iteration or more. Then a
+Every round trains from scratch, with the config's hyperparameters and another seed, for some iterations. Then a
 task of the same engine plays one environment with the policy that came out, and once more with that policy's actions
 from a list. Ratios are of steps per CPU second, of all processes on our side, so they hardly depend on who else is
 busy. The first round of all has workers import what they need; medians leave it out.
@@ -29,11 +29,12 @@ from rlflow.algorithms.normalization import Moments, Normaliser
 from rlflow.algorithms.policies.actor import MlpActor
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "CartPole-v1": ("es_cartpole.yaml", {}),
-    "HalfCheetah-v5": ("es_half_cheetah.yaml", {"max_episode_steps": 100}),  # 10,000 members in a million steps
+CASES: dict[str, tuple[str, dict[str, Any], int]] = {
+    "CartPole-v1": ("es_cartpole.yaml", {}, 500),  # stepped all at once
+    "HalfCheetah-v5": ("es_half_cheetah.yaml", {"max_episode_steps": 100}, 16),  # 10,000 members in a million steps
 }
-"""Environment → config of its hyperparameters, and keyword arguments on both sides."""
+"""Environment → config of its hyperparameters, keyword arguments on both sides, members a task in large populations."""
+LARGE = 1000
 
 
 def arguments() -> argparse.Namespace:
@@ -42,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--populations", type=int, nargs="+", default=[128, 1000, 10_000], help="(128 1000 10000)")
     parser.add_argument("--rounds", type=int, default=3, help="(3)")
     parser.add_argument("--steps", type=int, default=300_000, help="env steps of a round, at least (300000)")
+    parser.add_argument("--iterations", type=int, default=3, help="iterations of a round, at least (3)")
     parser.add_argument("--bare-steps", type=int, default=20_000, help="steps of a bare loop (20000)")
     parser.add_argument("--cpus", type=int, help="workers of the engine (all of the machine's)")
     parser.add_argument("--backend", choices=("local", "inline"), default="local")
@@ -49,12 +51,14 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def hyperparameters_of(env: str) -> dict[str, Any]:
-    """The algorithm's keys of the environment's config."""
-    name, env_kwargs = CASES[env]
+def config_of(env: str, population: int, seed: int) -> ESConfig:
+    """The algorithm's keys of the environment's config, for this population."""
+    name, env_kwargs, members_per_task = CASES[env]
     written = yaml.safe_load((CONFIGS / name).read_text())
     known = {key: value for key, value in written.items() if key in ESConfig.model_fields}
-    return {**known, "env_kwargs": env_kwargs}
+    if population >= LARGE:
+        known["members_per_task"] = members_per_task
+    return ESConfig(**{**known, "env_kwargs": env_kwargs, "population": population, "seed": seed})
 
 
 def cpu_seconds() -> float:
@@ -69,11 +73,11 @@ def cpu_seconds() -> float:
     return total
 
 
-def train(algorithm: ES, steps: int) -> dict[str, float]:
+def train(algorithm: ES, steps: int, iterations: int) -> dict[str, float]:
     """What the training loop took."""
     cpus = engine.cluster_resources().get("CPU", 1)
     began, began_cpu, in_envs = time.perf_counter(), cpu_seconds(), 0.0
-    while algorithm.env_steps < steps:
+    while algorithm.env_steps < steps or algorithm.iteration < iterations:
         in_envs += algorithm.training_step()["time_env"]
     took, took_cpu = time.perf_counter() - began, cpu_seconds() - began_cpu
     config = algorithm.config
@@ -127,11 +131,11 @@ def normalising_weights(policy: MlpActor, parameters: Any, moments: Moments) -> 
 
 
 def measure(env: str, population: int, seed: int, asked: argparse.Namespace) -> dict[str, float]:
-    config = ESConfig(**{**hyperparameters_of(env), "population": population, "seed": seed})
+    config = config_of(env, population, seed)
     algorithm = ES(config, asked.steps)
     algorithm.setup()
     try:
-        figures = train(algorithm, asked.steps)
+        figures = train(algorithm, asked.steps, asked.iterations)
         weights = normalising_weights(algorithm.policy, algorithm.parameters, algorithm._moments)
         loops = engine.remote(bare_loops).remote(env, config.env_kwargs, algorithm.policy, weights, asked.bare_steps)
         with_policy, without = engine.get(loops)

@@ -133,7 +133,7 @@ def test_es_is_measured_beside_bare_loops(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     done = run_program(
         "es_scaling.py", "--backend", "inline", "--envs", "CartPole-v1", "--populations", "2", "6", "--rounds", "2",
-        "--steps", "50", "--bare-steps", "50", "--json", str(path),
+        "--steps", "50", "--iterations", "1", "--bare-steps", "50", "--json", str(path),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads(path.read_text())
