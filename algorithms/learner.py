@@ -10,18 +10,36 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from .adam import Adam, clip_to_norm
 from .errors import StateError
 from .policies.actor_critic import BoundActorCritic, MlpActorCritic
 from .policies.mlp import Floats
-from .policies.torch_heads import TorchDistribution, torch_distribution
 
-Loss = Callable[["Outputs", Any], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+if TYPE_CHECKING:  # who writes the gradient of a loss out needs no torch
+    import torch
+
+    from .policies.torch_heads import TorchDistribution
+
+Loss = Callable[["Outputs", Any], "tuple[torch.Tensor, dict[str, torch.Tensor]]"]
+
+
+class OutputGradient(ABC):
+    """In place of a :data:`Loss`: one whose gradient with respect to the networks' outputs is written out."""
+
+    outputs: Floats
+    """[N, num_outputs], d loss / d outputs of the policy network, of the last call."""
+    values: Floats
+    """[N], d loss / d values."""
+    log_std: Floats | None
+    """[A], d loss / d log standard deviations; ``None`` for heads without."""
+
+    @abstractmethod
+    def __call__(self, outputs: Floats, values: Floats, log_std: Floats | None, batch: Any) -> dict[str, float]:
+        """Outputs [N, num_outputs], values [N], log standard deviations [A] → statistics."""
 
 
 @dataclass
@@ -47,9 +65,9 @@ class Learner(ABC):
         self.adam = Adam(len(self.parameters))
 
     def step(
-        self, observations: Any, batch: Any, loss: Loss, learning_rate: float, max_grad_norm: float,
-        accept: Callable[[dict[str, torch.Tensor]], bool] | None = None,
-    ) -> tuple[dict[str, torch.Tensor], bool]:
+        self, observations: Any, batch: Any, loss: Loss | OutputGradient, learning_rate: float,
+        max_grad_norm: float, accept: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> tuple[dict[str, Any], bool]:
         """One step of gradient descent on ``loss(outputs, batch)``.
 
         Args:
@@ -69,19 +87,19 @@ class Learner(ABC):
         return statistics, True
 
     def gradient_of(
-        self, observations: Any, batch: Any, loss: Loss
-    ) -> tuple[Floats, dict[str, torch.Tensor]]:
+        self, observations: Any, batch: Any, loss: Loss | OutputGradient
+    ) -> tuple[Floats, dict[str, Any]]:
         """d loss / d parameters [num_parameters], and the statistics of ``loss``; no step is taken."""
         scalar, statistics = self._loss(observations, batch, loss)
         self._backward(scalar)
         return self.gradient.copy(), statistics
 
     @abstractmethod
-    def _loss(self, observations: Any, batch: Any, loss: Loss) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The networks' outputs for ``observations``, and ``loss`` of them."""
+    def _loss(self, observations: Any, batch: Any, loss: Any) -> tuple[Any, dict[str, Any]]:
+        """``loss`` of the networks' outputs for ``observations``, to go back from, and its statistics."""
 
     @abstractmethod
-    def _backward(self, scalar: torch.Tensor) -> None:
+    def _backward(self, scalar: Any) -> None:
         """Overwrites ``gradient`` with that of the last loss."""
 
     def state(self) -> dict[str, Any]:
@@ -109,27 +127,43 @@ class OutputLearner(Learner):
         self._networks = BoundActorCritic(policy, self.parameters, self.gradient)
         self._leaves: tuple[int, list[torch.Tensor]] = (-1, [])
 
-    def _loss(self, observations: Floats, batch: Any, loss: Loss) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _loss(
+        self, observations: Floats, batch: Any, loss: Loss | OutputGradient
+    ) -> tuple[torch.Tensor | OutputGradient, dict[str, Any]]:
         networks = self._networks
         features, masks = networks.layout.features(observations), networks.layout.masks(observations)
         outputs = networks.policy.forward(features)
-        values = networks.value.forward(features)
+        values = networks.value.forward(features)[:, 0]
+        if isinstance(loss, OutputGradient):
+            return loss, loss(outputs, values, networks.log_std, batch)
+
+        import torch
+
+        from .policies.torch_heads import torch_distribution
+
         rows, leaves = self._leaves
         if rows != len(observations):  # the networks' buffers are the tensors' memory: made once
-            arrays = [outputs, values[:, 0]] + ([] if networks.log_std is None else [networks.log_std])
+            arrays = [outputs, values] + ([] if networks.log_std is None else [networks.log_std])
             leaves = [torch.from_numpy(array).requires_grad_() for array in arrays]
             self._leaves = (len(observations), leaves)
         log_std = leaves[2] if len(leaves) > 2 else None
         allowed = None if masks is None else torch.from_numpy(masks)
         return loss(Outputs(torch_distribution(networks.head, leaves[0], log_std, allowed), leaves[1]), batch)
 
-    def _backward(self, scalar: torch.Tensor) -> None:
-        networks, leaves = self._networks, self._leaves[1]
-        gradients = torch.autograd.grad(scalar, leaves, allow_unused=True)
-        arrays = [  # a loss may leave an output out
-            gradient.numpy() if gradient is not None else np.zeros(tuple(leaf.shape), np.float32)
-            for gradient, leaf in zip(gradients, leaves, strict=True)
-        ]
+    def _backward(self, scalar: torch.Tensor | OutputGradient) -> None:
+        networks = self._networks
+        arrays: list[Any]
+        if isinstance(scalar, OutputGradient):
+            arrays = [scalar.outputs, scalar.values, scalar.log_std]
+        else:
+            import torch
+
+            leaves = self._leaves[1]
+            gradients = torch.autograd.grad(scalar, leaves, allow_unused=True)
+            arrays = [  # a loss may leave an output out
+                gradient.numpy() if gradient is not None else np.zeros(tuple(leaf.shape), np.float32)
+                for gradient, leaf in zip(gradients, leaves, strict=True)
+            ]
         networks.policy.backward(arrays[0])
         networks.value.backward(arrays[1].reshape(-1, 1))
         if networks.log_std_gradient is not None:

@@ -6,7 +6,9 @@ since are kept for that long, so the numbers are those of a learner that never d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +20,12 @@ from .advantages import flatten
 from .errors import TrainingDivergedError
 from .policies.mlp import Floats
 from .policies.protocol import Policy
+from .ppo_gradient import SurrogateGradient
 from .rollout import Trajectory
 from .schedules import value_at
 from .seeding import Role, generator
 
-if TYPE_CHECKING:  # torch is imported by the learner's process only
+if TYPE_CHECKING:  # torch is imported by learners only, and by those only that need it
     import torch
 
     from .ppo import PPO, PPOConfig
@@ -34,7 +37,10 @@ trajectories; they are kept for that long."""
 
 @dataclass
 class Batch:
-    """N transitions for one gradient step, as tensors, and the coefficients of this iteration."""
+    """N transitions for one gradient step, as tensors, and the coefficients of this iteration.
+
+    They begin as arrays, and stay arrays where the gradient is written out.
+    """
 
     actions: torch.Tensor
     """N of them as the policy's head has them: [N] int64 (Discrete), [N, A] (Box)."""
@@ -56,6 +62,33 @@ class Batch:
     report: bool
     """Whether statistics are wanted; without, an empty dict saves their time."""
 
+    @classmethod
+    def of(cls, data: dict[str, NDArray[Any]], config: PPOConfig, progress: float) -> Batch:
+        """Of arrays: all rows of ``data`` but their observations."""
+        advantages = data["advantages"]
+        if config.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+        clip, limit = value_at(config.clip_range, progress), config.clip_range_value
+        negative = advantages < 0
+        arrays: dict[str, Any] = {
+            "actions": data["actions"], "old_log_probs": data["old_log_probs"], "advantages": advantages,
+            "returns": data["returns"], "old_values": data["old_values"],
+            "ratio_low": np.where(negative, np.float32(1.0 - clip), np.float32(-np.inf)),
+            "ratio_high": np.where(negative, np.float32(np.inf), np.float32(1.0 + clip)),
+        }
+        return cls(
+            **arrays, clip_range=clip, clip_range_value=None if limit is None else value_at(limit, progress),
+            entropy_coef=value_at(config.entropy_coef, progress), report=False,
+        )
+
+    def as_tensors(self) -> Batch:
+        """The same memory as tensors."""
+        from torch import from_numpy
+
+        arrays: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        tensors: dict[str, Any] = {name: from_numpy(array) for name, array in arrays.items()}
+        return replace(self, **tensors)
+
 
 class PPOLearner:
     """The learner's side, an actor: trajectories in, new weights and statistics out.
@@ -67,17 +100,22 @@ class PPOLearner:
     _policy: Policy | None = None
 
     def __init__(self, algorithm: type[PPO], config: PPOConfig, total_env_steps: int) -> None:
-        import torch
+        from .ppo import PPO
 
-        torch.set_num_threads(1)  # at these sizes a second thread only waits for the first
-        self._loss = algorithm(config, total_env_steps).loss
         self._config = config
-        self._from_numpy = torch.from_numpy
+        self._loss: Any = algorithm(config, total_env_steps).loss
+        self._is_ppos_own = algorithm.loss is PPO.loss
+        if not self._is_ppos_own:
+            _import_torch()
 
     def start(self, policy: Policy, weights: Floats) -> None:
         """Apart from ``__init__``, so that torch is imported while the driver asks for the spaces."""
         self._policy = policy
         self._learner = policy.learner(weights)
+        if self._is_ppos_own:
+            self._loss = SurrogateGradient.for_policy(policy, self._config.value_coef) or self._loss
+        if not isinstance(self._loss, SurrogateGradient):
+            _import_torch()
 
     def save_checkpoint(self) -> tuple[Policy, dict[str, Any]] | None:
         """For the engine."""
@@ -97,28 +135,15 @@ class PPOLearner:
         c = self._config
         learning_rate = value_at(c.learning_rate, progress)
         data = flatten(trajectories, c.gamma, c.gae_lambda)
-        count = len(data["advantages"])
-        shuffles = generator(c.seed, Role.MINIBATCHES, 0, iteration)
-        parts = max(1, round(count / c.minibatch_size))
-        # One minibatch is all there is: nothing to shuffle, and its tensors serve every epoch.
-        whole = [self._minibatch(data, None, progress)] if parts == 1 else []
-
-        reported: list[dict[str, torch.Tensor]] = []
-        accept, near = self._is_near if c.target_kl else None, True
-        for epoch in range(c.epochs):
-            report = epoch == c.epochs - 1 or c.target_kl is not None
-            rows = [] if whole else np.array_split(shuffles.permutation(count), parts)
-            for observations, batch in whole or (self._minibatch(data, part, progress) for part in rows):
-                batch.report = report
-                statistics, near = self._learner.step(
-                    observations, batch, self._loss, learning_rate, c.max_grad_norm, accept
-                )
-                if not near:
-                    break
-                if report:
-                    reported.append(statistics)
+        reported: list[dict[str, Any]] = []
+        for observations, batch in self._minibatches(data, progress, iteration):
+            statistics, near = self._learner.step(
+                observations, batch, self._loss, learning_rate, c.max_grad_norm, self._is_near if c.target_kl else None
+            )
             if not near:
                 break
+            if batch.report:
+                reported.append(statistics)
         weights = self._learner.parameters.copy()
         if not np.isfinite(weights).all():
             raise TrainingDivergedError(
@@ -126,42 +151,43 @@ class PPOLearner:
                 "for observations and rewards of the environment that are not finite"
             )
         names = reported[0] if reported else ()
-        metrics = {name: float(np.mean([each[name].item() for each in reported])) for name in names}
+        metrics = {name: float(np.mean([float(each[name]) for each in reported])) for name in names}
         metrics["learning_rate"] = learning_rate
         spread = float(data["returns"].var())
         if spread > 0:
             metrics["explained_variance"] = 1.0 - float((data["returns"] - data["old_values"]).var()) / spread
         return weights, metrics
 
-    def _minibatch(
-        self, data: dict[str, NDArray[Any]], rows: NDArray[np.int64] | None, progress: float
-    ) -> tuple[Floats, Batch]:
-        """(observations [N, O], the rest as a Batch) of these rows; of all when ``None``."""
+    def _minibatches(
+        self, data: dict[str, NDArray[Any]], progress: float, iteration: int
+    ) -> Iterator[tuple[Floats, Batch]]:
+        """(observations [N, O], the rest), for every gradient step of an iteration."""
         c = self._config
-        picked = data if rows is None else {key: values[rows] for key, values in data.items()}
-        advantages = picked["advantages"]
-        if c.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
-        clip, t = value_at(c.clip_range, progress), self._from_numpy
-        negative = advantages < 0
-        return picked["observations"], Batch(
-            actions=t(picked["actions"]),
-            old_log_probs=t(picked["old_log_probs"]),
-            advantages=t(advantages),
-            returns=t(picked["returns"]),
-            old_values=t(picked["old_values"]),
-            ratio_low=t(np.where(negative, np.float32(1.0 - clip), np.float32(-np.inf))),
-            ratio_high=t(np.where(negative, np.float32(np.inf), np.float32(1.0 + clip))),
-            clip_range=clip,
-            clip_range_value=None if c.clip_range_value is None else value_at(c.clip_range_value, progress),
-            entropy_coef=value_at(c.entropy_coef, progress),
-            report=False,
-        )
+        count = len(data["advantages"])
+        parts = max(1, round(count / c.minibatch_size))
+        ends = np.cumsum([len(part) for part in np.array_split(np.arange(count), parts)])
+        shuffles = generator(c.seed, Role.MINIBATCHES, 0, iteration)
+        made: list[tuple[Floats, Batch]] = []
+        for epoch in range(c.epochs):
+            if parts > 1 or not made:  # when one minibatch is all there is, there is nothing to shuffle
+                shuffled = data
+                if parts > 1:
+                    order = shuffles.permutation(count)
+                    shuffled = {key: values[order] for key, values in data.items()}
+                made = [self._minibatch(shuffled, slice(start, end), progress) for start, end in pairwise((0, *ends))]
+            for observations, batch in made:
+                batch.report = epoch == c.epochs - 1 or c.target_kl is not None
+                yield observations, batch
 
-    def _is_near(self, statistics: dict[str, torch.Tensor]) -> bool:
+    def _minibatch(self, data: dict[str, NDArray[Any]], rows: slice, progress: float) -> tuple[Floats, Batch]:
+        batch = Batch.of({key: values[rows] for key, values in data.items()}, self._config, progress)
+        by_hand = isinstance(self._loss, SurrogateGradient)
+        return data["observations"][rows], batch if by_hand else batch.as_tensors()
+
+    def _is_near(self, statistics: dict[str, Any]) -> bool:
         """Whether the policy is still near the one that acted."""
         assert self._config.target_kl is not None
-        return statistics["kl"].item() <= 1.5 * self._config.target_kl
+        return float(statistics["kl"]) <= 1.5 * self._config.target_kl
 
     def state(self) -> dict[str, Any]:
         return self._learner.state()
@@ -170,3 +196,9 @@ class PPOLearner:
         """Returns the weights."""
         self._learner.load_state(state)
         return self._learner.parameters.copy()
+
+
+def _import_torch() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # at these sizes a second thread only waits for the first
