@@ -16,6 +16,7 @@ import numpy as np
 
 import rlflow
 from rlflow import engine
+from rlflow.run_folder import RunFolder
 
 LARGE = 60_000
 """Numbers of an array that goes through shared memory: half a megabyte."""
@@ -186,6 +187,7 @@ def train() -> dict[str, Any]:
     """A small PPO run on the engine that runs: everything it measured that is no time."""
     run = rlflow.train("ppo", **TRAINING, progress=False)
     rows = [
-        {name: value for name, value in row.items() if not any(part in name for part in TIMES)} for row in run.metrics
+        {name: value for name, value in row.items() if not any(part in name for part in TIMES)}
+        for row in RunFolder(run.path).read_metrics()
     ]
     return {"metrics": rows, "evaluation": run.evaluation}

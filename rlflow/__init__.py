@@ -13,16 +13,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .run import Run, train
+    from .run import Run, load, train
 
 __version__ = "0.1.0"
 
-__all__ = ["Run", "__version__", "train"]
+__all__ = ["Run", "__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
     # On first use, so that worker processes and `rlflow --help` do not pay for what they do not need.
-    if name in ("Run", "train"):
+    if name in ("Run", "load", "train"):
         from . import run
 
         return getattr(run, name)

@@ -89,23 +89,50 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     from safetensors.numpy import load_file
 
     folder = Path(path)
+    manifest = read_manifest(folder)
+    try:
+        arrays = load_file(folder / ARRAYS)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / ARRAYS} cannot be read: {error}") from error
+    return Checkpoint(
+        folder, _decode(manifest["state"], arrays, folder), manifest["about"], manifest["schema_version"]
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """``schema_version``, ``about``, and ``state`` with references to the arrays; quick, as it reads no arrays.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or a newer rlflow wrote it.
+    """
     if not (folder / MANIFEST).is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it has no {MANIFEST}")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["schema_version"]
-        tree, about = manifest["state"], manifest["about"]
+        manifest["state"], manifest["about"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / MANIFEST} is damaged: {error!r}") from error
     if version > SCHEMA_VERSION:
         raise CheckpointError(
             f"{folder} has checkpoint schema {version}; this rlflow reads up to {SCHEMA_VERSION}; update it"
         )
-    try:
-        arrays = load_file(folder / ARRAYS)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder / ARRAYS} cannot be read: {error}") from error
-    return Checkpoint(folder, _decode(tree, arrays, folder), about, version)
+    return manifest
+
+
+def rewrite_about(folder: Path, more: Mapping[str, Any]) -> None:
+    """Adds to what was said about a checkpoint when it was saved; complete or not at all.
+
+    Raises:
+        CheckpointError: its manifest cannot be read.
+    """
+    manifest = read_manifest(folder)
+    manifest["about"].update(more)
+    partial = folder / f".{MANIFEST}.partial"
+    partial.write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    _sync(partial)
+    partial.replace(folder / MANIFEST)
+    _sync(folder)
 
 
 def _encode(

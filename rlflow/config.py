@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 
 class _Section(BaseModel):
@@ -12,23 +12,40 @@ class _Section(BaseModel):
 
 
 class StopConfig(_Section):
-    """When training ends."""
+    """When training ends: at whichever comes first."""
 
-    env_steps: PositiveInt = Field(description="stop once this many environment steps were taken")
+    env_steps: PositiveInt = Field(
+        description="stop once this many environment steps were taken; schedules run over this length"
+    )
+    minutes: PositiveFloat | None = Field(
+        default=None, description="stop once so much time was spent training, also before a resumption; null: never"
+    )
+    episode_return: float | None = Field(
+        default=None, description="stop once the mean of the last 100 training episodes reaches this; null: never"
+    )
 
 
 class EvaluationConfig(_Section):
-    """The evaluation at the end of the run."""
+    """Whole episodes, at the end of the run and in between."""
 
     episodes: NonNegativeInt = Field(default=20, description="episodes to play; 0 leaves the evaluation out")
+    every_env_steps: PositiveInt | None = Field(
+        default=None, description="also evaluate during training, after so many steps; null: only at the end"
+    )
     seed: NonNegativeInt = Field(default=10_000, description="seed of the evaluation environments")
+
+    @model_validator(mode="after")
+    def _episodes_to_play(self) -> EvaluationConfig:
+        if self.every_env_steps is not None and not self.episodes:
+            raise ValueError("every_env_steps is set and episodes is 0: there is nothing to play")
+        return self
 
 
 class CheckpointConfig(_Section):
     """When the training state is saved, beside the checkpoint that every run ends with."""
 
     every_env_steps: PositiveInt | None = Field(default=50_000, description="null: only at the end")
-    keep: PositiveInt = Field(default=3, description="how many of the newest checkpoints stay on disk")
+    keep: PositiveInt = Field(default=3, description="how many of the newest checkpoints stay on disk, beside the best")
 
 
 class EngineConfig(_Section):

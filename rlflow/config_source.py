@@ -167,12 +167,20 @@ def parse_value(text: str) -> Any:
 
 def source_of_arguments(arguments: Mapping[str, Any]) -> ConfigSource:
     """The keyword arguments of a Python call as a source; problems then name the argument."""
-    source = ConfigSource("rlflow.train()", values=dict(arguments))
-    for index, (key, value) in enumerate(arguments.items()):
-        source.origins[(key,)] = Origin(f"argument {key}", (1, index, 0))
-        if isinstance(value, Mapping):
-            source.values[key] = dict(value)
+    source = ConfigSource("rlflow.train()")
+    apply_arguments(source, arguments)
     return source
+
+
+def apply_arguments(source: ConfigSource, arguments: Mapping[str, Any]) -> None:
+    """Sets what keyword arguments of a Python call say; of a mapping only the keys that are in it."""
+    for index, (key, value) in enumerate(arguments.items()):
+        origin = Origin(f"argument {key}", (1, index, 0))
+        if isinstance(value, Mapping) and isinstance(source.values.get(key), dict):
+            for inner, part in value.items():
+                source.override((key, inner), part, origin)
+        else:
+            source.override((key,), dict(value) if isinstance(value, Mapping) else value, origin)
 
 
 class _Loader(yaml.SafeLoader):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from signal import SIGTERM
 
 
 class RlflowError(Exception):
@@ -46,5 +47,13 @@ class TrainingInterrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What shells report for a process that the signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
-        return 128 + self.signal
+        """0 for SIGTERM when there is a checkpoint to go on from: who preempts a job asks for no more than that.
+
+        Else what shells report for a process that the signal ended: 130 for Ctrl-C, 143 for SIGTERM.
+        """
+        return 0 if self.signal == SIGTERM and self.checkpoint is not None else 128 + self.signal
+
+    def _render_traceback_(self) -> list[str]:
+        """For IPython: the stop button is no error to be traced."""
+        where = "" if self.run is None else f'; rlflow.load("{self.run}").resume() goes on'
+        return [f"training was stopped{where}"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from .comparison import INDIFFERENT, flattened
 from .errors import InputError
 from .run_folder import RunFolder, shown_path
 from .run_listing import read_config
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2")
 _INK, _FAINT = "#1f2937", "#e5e7eb"
@@ -39,18 +42,34 @@ class Group:
 
 
 def plot_runs(runs: Sequence[RunFolder], out: Path) -> Path:
-    """Draws episode return against environment steps.
+    """Writes the picture of :func:`draw_runs` to ``out``, whose ending says the format.
 
     Raises:
         InputError: matplotlib is missing, a run has no metrics yet, or the picture cannot be written.
+    """
+    figure = draw_runs(runs)
+    try:
+        figure.savefig(out, dpi=160)
+    except (OSError, ValueError) as error:  # ValueError: a file ending that matplotlib does not know
+        raise InputError(f"cannot write {out}: {error}") from None
+    return out
+
+
+def draw_runs(runs: Sequence[RunFolder]) -> Figure:
+    """Episode return against environment steps.
+
+    The figure is none of pyplot's: a notebook shows it once, as the value of a cell, and no backend is touched.
+
+    Raises:
+        InputError: matplotlib is missing, or a run has no metrics yet.
     """
     try:
         import matplotlib
     except ImportError:
         raise InputError("plotting needs matplotlib: pip install 'rlflow[plot]'") from None
-    matplotlib.use("Agg")  # a picture, never a window
-    from matplotlib import pyplot
     from matplotlib.ticker import EngFormatter
+
+    from .figures import ShownFigure
 
     groups = group_runs(runs)
 
@@ -64,7 +83,8 @@ def plot_runs(runs: Sequence[RunFolder], out: Path) -> Path:
         "ytick.color": _INK,
     }
     with matplotlib.rc_context(style):
-        figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+        figure = ShownFigure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.subplots()
         for index, group in enumerate(groups):
             _draw_group(axes, group, COLOURS[index % len(COLOURS)])
         axes.set_xlabel("environment steps")
@@ -80,13 +100,7 @@ def plot_runs(runs: Sequence[RunFolder], out: Path) -> Path:
             axes.set_title(group.title + several, loc="left", fontweight="bold", pad=12)
         else:
             axes.legend(frameon=False, loc="best")
-        try:
-            figure.savefig(out, dpi=160)
-        except (OSError, ValueError) as error:  # ValueError: a file ending that matplotlib does not know
-            raise InputError(f"cannot write {out}: {error}") from None
-        finally:
-            pyplot.close(figure)
-    return out
+    return figure
 
 
 def group_runs(runs: Sequence[RunFolder]) -> list[Group]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from io import UnsupportedOperation
@@ -31,7 +32,7 @@ CURVE_POINTS = 1000
 
 _STOPPING = "stopping after this iteration, with a checkpoint; again to stop at once"
 
-_SHOWN = (
+SHOWN = (
     (
         ("return", "episode_return", "{:.1f}"),
         ("length", "episode_length", "{:.1f}"),
@@ -53,6 +54,15 @@ _SHOWN = (
 def progress_for(console: Console) -> Callback:
     """The live display where ``console`` is a terminal, lines otherwise."""
     return LiveProgress(console) if console.is_terminal and not console.is_dumb_terminal else PlainProgress(console)
+
+
+def default_progress() -> Callback:
+    """Of a training from Python: the display of a notebook, a terminal, or a pipe."""
+    from .notebook import NotebookProgress, in_notebook
+
+    if in_notebook():
+        return NotebookProgress()
+    return progress_for(Console(file=sys.stdout, highlight=False))
 
 
 class _Narration(Callback):
@@ -77,16 +87,17 @@ class _Narration(Callback):
         going_on = f", going on from {start.env_steps:,} env steps" if start.env_steps else ""
         self._say(Text.assemble(("run ", "dim"), shown_path(start.folder.path) + going_on))
 
-    def on_iteration(self, metrics: Mapping[str, float]) -> None:
+    def on_iteration(self, metrics: dict[str, float]) -> None:
         if self._first is None:  # not the start: what comes before the first iteration happens only once
             self._first = (metrics["env_steps"], time.monotonic())
 
-    def on_evaluation(self, evaluation: Evaluation) -> None:
-        self._evaluated = True
+    def on_evaluation(self, evaluation: Evaluation, env_steps: int, final: bool) -> None:
+        self._evaluated |= final
         mean, std = np.mean(evaluation.returns), np.std(evaluation.returns)
         self._say(
             Text.assemble(
                 ("evaluation ", "dim"),
+                "" if final else f"at {env_steps:,} steps ",
                 (f"{mean:.1f} ± {std:.1f}", "bold green"),
                 f" return over {len(evaluation.returns)} episodes of {np.mean(evaluation.lengths):.1f} steps",
             )
@@ -107,7 +118,7 @@ class _Narration(Callback):
             return ""
         first_steps, first_time = self._first
         rate = (env_steps - first_steps) / max(time.monotonic() - first_time, 1e-9)
-        return f"{_clock(max(self._total - env_steps, 0) / rate)} left"
+        return f"{clock(max(self._total - env_steps, 0) / rate)} left"
 
 
 class PlainProgress(_Narration):
@@ -117,7 +128,7 @@ class PlainProgress(_Narration):
         super().__init__(console)
         self._last_line = -math.inf
 
-    def on_iteration(self, metrics: Mapping[str, float]) -> None:
+    def on_iteration(self, metrics: dict[str, float]) -> None:
         super().on_iteration(metrics)
         steps = metrics["env_steps"]
         done = steps >= self._total
@@ -125,9 +136,9 @@ class PlainProgress(_Narration):
             return
         self._last_line = time.monotonic()
         shown = [
-            f"{label} {_formatted(metrics, key, form)}" for row in _SHOWN for label, key, form in row if key in metrics
+            f"{label} {formatted(metrics, key, form)}" for row in SHOWN for label, key, form in row if key in metrics
         ]
-        shown.insert(2, f"{_formatted(metrics, 'steps_per_second', '{:,.0f}')} steps/s")
+        shown.insert(2, f"{formatted(metrics, 'steps_per_second', '{:,.0f}')} steps/s")
         left = "" if done else self._remaining(steps)
         head = f"{steps:>9,.0f} steps {_percent(steps, self._total):>4}" + (f", {left}" if left else "")
         self._say(Text(f"{head}: {', '.join(shown)}"))
@@ -158,7 +169,7 @@ class LiveProgress(_Narration):
         self._console.print()
         self._show(Live(console=self._console, get_renderable=self.render, refresh_per_second=8))
 
-    def on_iteration(self, metrics: Mapping[str, float]) -> None:
+    def on_iteration(self, metrics: dict[str, float]) -> None:
         super().on_iteration(metrics)
         self._metrics = dict(metrics)
         value = metrics.get("episode_return", math.nan)
@@ -174,9 +185,10 @@ class LiveProgress(_Narration):
         self._live = Live(Text(f"evaluating {episodes} episodes …", "dim"), console=self._console, transient=True)
         self._live.start()
 
-    def on_evaluation(self, evaluation: Evaluation) -> None:
-        self._show(None)
-        super().on_evaluation(evaluation)
+    def on_evaluation(self, evaluation: Evaluation, env_steps: int, final: bool) -> None:
+        if final:
+            self._show(None)
+        super().on_evaluation(evaluation, env_steps, final)  # one during training is printed above the display
 
     def on_end(self, folder: RunFolder) -> None:
         self._show(None)
@@ -208,8 +220,8 @@ class LiveProgress(_Narration):
         grid.add_column(ratio=1)
         grid.add_column(justify="right", no_wrap=True)
         done = steps >= self._total
-        took = _clock(time.monotonic() - self._began)
-        rate = _formatted(self._metrics, "steps_per_second", "{:,.0f}")
+        took = clock(time.monotonic() - self._began)
+        rate = formatted(self._metrics, "steps_per_second", "{:,.0f}")
         tail = f"{steps:,.0f} steps · {rate} steps/s · {took if done else self._remaining(steps) or took}"
         bar = ProgressBar(total=self._total, completed=min(steps, self._total))
         grid.add_row(_percent(steps, self._total), bar, tail)
@@ -221,8 +233,8 @@ class LiveProgress(_Narration):
             grid.add_column(style="dim", min_width=13, no_wrap=True)
             grid.add_column(justify="right", min_width=9)
         grid.add_column()
-        for row in _SHOWN:
-            cells = [cell for label, key, form in row for cell in (f" {label}", _formatted(self._metrics, key, form))]
+        for row in SHOWN:
+            cells = [cell for label, key, form in row for cell in (f" {label}", formatted(self._metrics, key, form))]
             if any(key in self._metrics for _, key, _ in row):
                 grid.add_row(*cells)
         curve = sparkline(list(self._returns.values()), max(self._console.width - 18, 10))
@@ -247,7 +259,7 @@ def sparkline(values: list[float], width: int) -> str:
     return "".join("▁▂▃▄▅▆▇█"[round(level * 7)] for level in levels)
 
 
-def _formatted(metrics: Mapping[str, float], key: str, form: str) -> str:
+def formatted(metrics: Mapping[str, float], key: str, form: str) -> str:
     value = metrics.get(key)
     return "–" if value is None or not math.isfinite(value) else form.format(value)
 
@@ -257,7 +269,7 @@ def _percent(steps: float, total: int) -> str:
     return f"{min(int(100 * steps / total), 100)}%"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rlflow import engine
@@ -22,27 +23,26 @@ if TYPE_CHECKING:
 
 @contextmanager
 def restored(
-    folder: RunFolder, backend: Literal["local", "inline"] | None = None, checkpoint: str | None = None
+    folder: RunFolder,
+    backend: Literal["local", "inline"] | None = None,
+    checkpoint: str | None = None,
+    algorithm_class: type[Algorithm] | None = None,
 ) -> Iterator[tuple[CheckedConfig, Algorithm]]:
     """The run's config, and its algorithm with the state of a checkpoint.
 
     Args:
         folder: the run.
         backend: of the engine, when none runs yet; as in the run's config by default.
-        checkpoint: name of the checkpoint, such as ``step_50000``; the newest by default.
+        checkpoint: ``"best"``, ``"last"`` (the default), or a name such as ``step_50000``.
+        algorithm_class: of a run whose class cannot be imported by its name, such as a notebook's.
 
     Raises:
         InputError: there is no such checkpoint.
         CheckpointError: it cannot be read.
         ConfigError: the run's config is none that this rlflow accepts.
     """
-    found = {path.name: path for path in folder.list_checkpoints()}
-    if not found:
-        raise InputError(f"{shown_path(folder.path)} has no checkpoint yet: train it further, then try again")
-    if checkpoint is not None and checkpoint not in found:
-        raise InputError(f"{shown_path(folder.path)} has no checkpoint {checkpoint!r}; it has {', '.join(found)}")
-    state = load_checkpoint(found[checkpoint or list(found)[-1]]).state
-    config = check_config(read_config_file(folder.config_file))
+    state = load_checkpoint(find_checkpoint(folder, checkpoint or "last")).state
+    config = check_config(read_config_file(folder.config_file), algorithm_class)
 
     started = not engine.is_initialized()
     if started:
@@ -59,3 +59,19 @@ def restored(
     finally:
         if started:
             engine.shutdown()
+
+
+def find_checkpoint(folder: RunFolder, name: str) -> Path:
+    """``"last"``, ``"best"`` (by evaluations in between, else by training returns), or that of a name.
+
+    Raises:
+        InputError: the run has none, or not this one.
+    """
+    found = {path.name: path for path in folder.list_checkpoints()}
+    if not found:
+        raise InputError(f"{shown_path(folder.path)} has no checkpoint yet: train it further, then try again")
+    last = list(found.values())[-1]
+    found |= {"last": last, "best": folder.best_checkpoint() or last}
+    if name not in found:
+        raise InputError(f"{shown_path(folder.path)} has no checkpoint {name!r}; it has {', '.join(found)}")
+    return found[name]

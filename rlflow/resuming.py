@@ -7,14 +7,18 @@ checkpoint is taken back, since those iterations will be made again; with the sa
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .checkpoint import Checkpoint, load_checkpoint
 from .config_check import CheckedConfig, check_config
-from .config_source import apply_overrides, dotted, read_config_file
+from .config_source import apply_arguments, apply_overrides, dotted, read_config_file
 from .errors import CheckpointError
 from .run_folder import RunFolder, find_run, shown_path
+
+if TYPE_CHECKING:
+    from rlflow.algorithms.base import Algorithm
 
 CHANGEABLE = ("stop", "evaluation", "checkpoint", "engine")
 """What may differ from the run as it was. Anything else would make it another run."""
@@ -36,19 +40,32 @@ class Resumption:
         """Where it goes on."""
         return 0 if self.checkpoint is None else int(self.checkpoint.about["env_steps"])
 
+    same_end: bool = True
+    """``stop`` is what it was."""
+
     @property
     def is_complete(self) -> bool:
         """Nothing is left to do."""
         run = self.config.run
-        return self.env_steps >= run.stop.env_steps and self.folder.is_evaluated(run.evaluation.episodes)
+        status = self.folder.read_status()
+        over = self.same_end and (status["state"], status["env_steps"]) == ("complete", self.env_steps)
+        over = over or self.env_steps >= run.stop.env_steps
+        return over and self.folder.is_evaluated(run.evaluation.episodes)
 
 
-def find_resumption(run: str, overrides: Sequence[str] = ()) -> Resumption:
+def find_resumption(
+    run: str,
+    overrides: Sequence[str] = (),
+    arguments: Mapping[str, Any] | None = None,
+    algorithm_class: type[Algorithm] | None = None,
+) -> Resumption:
     """The run that a person means by ``run``, ready to go on.
 
     Args:
         run: its folder, or its name under ``runs/``.
-        overrides: ``key=value`` under ``stop``, ``evaluation``, ``checkpoint`` and ``engine``.
+        overrides: ``key=value`` of keys in :data:`CHANGEABLE`.
+        arguments: the same as keyword arguments of a Python call.
+        algorithm_class: of a run whose class cannot be imported by its name, such as a notebook's.
 
     Raises:
         InputError: there is no such run, or an override would make it another run.
@@ -57,13 +74,16 @@ def find_resumption(run: str, overrides: Sequence[str] = ()) -> Resumption:
     folder = find_run(run)
     source = read_config_file(folder.config_file)
     apply_overrides(source, overrides)
-    for path, origin in source.origins.items():
-        if origin.label.startswith("override") and path[0] not in CHANGEABLE:
+    apply_arguments(source, arguments or {})
+    changed = [path for path, origin in source.origins.items() if origin.label.startswith(("override", "argument"))]
+    for path in changed:
+        if path[0] not in CHANGEABLE:
             source.add_problem(
                 path, f"a run that goes on keeps its {dotted(path)}; what may change is {', '.join(CHANGEABLE)}"
             )
-    config = check_config(source)
-    return Resumption(folder, config, _newest_readable(folder))
+    config = check_config(source, algorithm_class)
+    same_end = not any(path[0] == "stop" for path in changed)
+    return Resumption(folder, config, _newest_readable(folder), same_end)
 
 
 def _newest_readable(folder: RunFolder) -> Checkpoint | None:

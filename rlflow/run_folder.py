@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from .checkpoint import save_checkpoint
-from .errors import InputError
+from .checkpoint import read_manifest, rewrite_about, save_checkpoint
+from .errors import CheckpointError, InputError
 
 _STEP = re.compile(r"^step_(\d+)$")
 
@@ -30,7 +30,10 @@ class RunFolder:
         self.config_file = path / "config.yaml"
         self.metrics_file = path / "metrics.jsonl"
         self.evaluation_file = path / "evaluation.json"
+        self.evaluations_file = path / "evaluations.jsonl"
         self.environment_file = path / "environment.json"
+        self.system_file = path / "system.jsonl"
+        self.status_file = path / "status.json"
         self.log_file = path / "log.txt"
         self.checkpoints = path / "checkpoints"
         self.store = path / "store"
@@ -71,13 +74,51 @@ class RunFolder:
         with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({key: finite(value) for key, value in metrics.items()}) + "\n")
 
-    def cut_metrics(self, env_steps: int) -> float:
-        """Takes back the lines of iterations past ``env_steps``; returns the run's time so far, in seconds."""
-        kept = [row for row in self.read_metrics() if row["env_steps"] <= env_steps]
-        partial = self.metrics_file.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        partial.replace(self.metrics_file)
-        return float(kept[-1].get("time_total") or 0.0) if kept else 0.0
+    def append_evaluation(self, summary: Mapping[str, Any]) -> None:
+        """One line for each evaluation during training."""
+        with self.evaluations_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(summary) + "\n")
+
+    def cut_back(self, env_steps: int) -> float:
+        """Takes back what was written past ``env_steps``; returns the run's time so far, in seconds."""
+        for file in (self.metrics_file, self.evaluations_file, self.system_file):
+            if file.is_file():
+                kept = [row for row in _read_rows(file) if row["env_steps"] <= env_steps]
+                partial = file.with_suffix(".partial")
+                partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+                partial.replace(file)
+        rows = self.read_metrics()
+        return float(rows[-1].get("time_total") or 0.0) if rows else 0.0
+
+    def write_status(self, state: str, env_steps: int, reason: str) -> None:
+        """How the run stands: ``"running"``, ``"complete"``, ``"stopped"`` or ``"failed"``, and why."""
+        partial = self.status_file.with_suffix(".partial")
+        self.write_json(partial, {"state": state, "env_steps": env_steps, "reason": reason, "at": time.time()})
+        partial.replace(self.status_file)
+
+    def read_status(self) -> dict[str, Any]:
+        """What :meth:`write_status` wrote; a run whose process is gone without a word is ``"stopped"``, too."""
+        status: dict[str, Any] = {"state": "running", "env_steps": 0, "reason": ""}  # until the engine is up
+        if self.status_file.is_file():
+            status = json.loads(self.status_file.read_text(encoding="utf-8"))
+        if status["state"] == "running" and not self.is_running():
+            status.update(state="stopped", reason="its process ended without a word")
+        return status
+
+    def is_running(self) -> bool:
+        """Whether a process of this machine trains into the folder now.
+
+        It holds the folder's lock, which is looked up and not tried: to try it would keep a run from starting.
+        """
+        try:
+            lock = self.path / ".lock"
+            holder, number = lock.read_text().strip(), lock.stat().st_ino
+            locks = Path("/proc/locks").read_text()
+        except OSError:
+            return False
+        # "1: FLOCK  ADVISORY  WRITE 4242 00:2b:123456 0 EOF"
+        held = (line.split() for line in locks.splitlines() if "FLOCK" in line and "->" not in line)
+        return any(fields[4] == holder and fields[5].rpartition(":")[2] == str(number) for fields in held)
 
     def is_evaluated(self, episodes: int) -> bool:
         """Whether the run's evaluation, if it is to have one, is there."""
@@ -108,26 +149,40 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines of ``metrics.jsonl``; a last line that a crash cut short is left out."""
-        if not self.metrics_file.is_file():
-            return []
-        rows = []
-        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
-        return rows
+        return _read_rows(self.metrics_file)
+
+    def read_evaluations(self) -> list[dict[str, Any]]:
+        """Those during training, in order; the one at the end is in ``evaluation.json``."""
+        return _read_rows(self.evaluations_file)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     def save_checkpoint(self, env_steps: int, state: Mapping[str, Any], about: Mapping[str, Any], keep: int) -> Path:
-        """Writes ``checkpoints/step_<env_steps>`` and deletes all but the newest ``keep``."""
+        """Writes ``checkpoints/step_<env_steps>`` and deletes all but the newest ``keep`` and the best."""
         path = self.checkpoints / f"step_{env_steps}"
         save_checkpoint(path, state, {**about, "env_steps": env_steps})
+        best = self.best_checkpoint()
         for old in self.list_checkpoints()[:-keep]:
-            shutil.rmtree(old)
+            if old != best:
+                shutil.rmtree(old)
         return path
+
+    def score_checkpoint(self, path: Path, score: float) -> None:
+        """Says how good a checkpoint is, by what :meth:`best_checkpoint` compares."""
+        rewrite_about(path, {"score": score})
+
+    def best_checkpoint(self) -> Path | None:
+        """The one whose ``score`` is the highest, the newer of equals; ``None`` when none has one."""
+        best, highest = None, -math.inf
+        for path in self.list_checkpoints():
+            try:
+                score = read_manifest(path)["about"].get("score")
+            except CheckpointError:
+                continue  # a damaged one is nobody's best
+            if score is not None and score >= highest:
+                best, highest = path, score
+        return best
 
     def list_checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first."""
@@ -135,6 +190,18 @@ class RunFolder:
             return []
         steps = [(int(match[1]), entry) for entry in self.checkpoints.iterdir() if (match := _STEP.match(entry.name))]
         return [entry for _, entry in sorted(steps)]
+
+
+def _read_rows(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
 
 
 def find_run(name: str, runs_dir: str = "runs") -> RunFolder:

@@ -89,7 +89,7 @@ def describe_run(folder: RunFolder) -> RunRow:
     return RunRow(
         name=folder.path.name,
         path=folder.path,
-        status=_status(folder, config, int(last.get("env_steps", 0)), evaluation is not None),
+        status=folder.read_status()["state"],
         algorithm=str(config.get("algorithm", "?")),
         env=str(config.get("env", "?")),
         seed=config.get("seed"),
@@ -147,45 +147,11 @@ def print_runs(console: Console, rows: Sequence[RunRow], runs_dir: Path) -> None
 _STYLES = {"complete": "green", "running": "cyan", "stopped": "yellow", "failed": "red"}
 
 
-def is_running(folder: RunFolder) -> bool:
-    """Whether a process of this machine trains into the folder now.
-
-    It holds the folder's lock, which is looked up and not tried: to try it would keep a run from starting.
-    """
-    try:
-        holder, number = (folder.path / ".lock").read_text().strip(), (folder.path / ".lock").stat().st_ino
-        locks = Path("/proc/locks").read_text()
-    except OSError:
-        return False
-    # "1: FLOCK  ADVISORY  WRITE 4242 00:2b:123456 0 EOF"
-    held = (line.split() for line in locks.splitlines() if "FLOCK" in line and "->" not in line)
-    return any(fields[4] == holder and fields[5].rpartition(":")[2] == str(number) for fields in held)
-
-
 def shown_steps(steps: int) -> str:
     """``950``, ``50.0k``, ``1.25M``."""
     if steps < 1000:
         return str(steps)
     return f"{steps / 1e3:.1f}k" if steps < 1_000_000 else f"{steps / 1e6:.2f}M"
-
-
-def _status(folder: RunFolder, config: Mapping[str, Any], env_steps: int, evaluated: bool) -> str:
-    if is_running(folder):
-        return "running"
-    stop, evaluation = config.get("stop"), config.get("evaluation")
-    total = stop.get("env_steps") if isinstance(stop, dict) else None
-    wants_evaluation = not isinstance(evaluation, dict) or evaluation.get("episodes") != 0
-    if evaluated or (not wants_evaluation and total is not None and env_steps >= total):
-        return "complete"
-    return "failed" if _ended_in_failure(folder) else "stopped"
-
-
-def _ended_in_failure(folder: RunFolder) -> bool:
-    try:
-        text = folder.log_file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return text.rfind("the run failed:") > text.rfind(", run ")  # since it was last started
 
 
 def _condition(text: str) -> tuple[str, Any]:

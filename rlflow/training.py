@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,11 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rlflow import engine
 
-from . import __version__
 from .callbacks import Callback, CallbackList, RunStart
 from .config import EngineConfig
 from .config_check import CheckedConfig
@@ -24,8 +20,10 @@ from .environment import describe_environment
 from .errors import CheckpointError, TrainingFailed, TrainingInterrupted
 from .failure_report import explain_failure
 from .resuming import Resumption
-from .run_folder import RunFolder, default_name, shown_path
+from .run_folder import RunFolder, default_name
+from .run_log import log_to
 from .signals import StopSignals
+from .training_loop import TrainingLoop
 
 if TYPE_CHECKING:
     from rlflow.algorithms.base import Algorithm
@@ -60,7 +58,7 @@ def run_training(
     with ExitStack() as stack:
         stack.enter_context(folder.locked())
         stack.callback(listeners.on_end, folder)
-        stack.enter_context(_log_to(folder.log_file))
+        stack.enter_context(log_to(folder.log_file))
         signals = stack.enter_context(StopSignals(stop_signals, listeners.on_stopping))
         try:
             stack.enter_context(_running_engine(config.run.engine, folder))
@@ -68,14 +66,19 @@ def run_training(
         except KeyboardInterrupt as interrupt:
             number = getattr(interrupt, "signal", signal.SIGINT)
             newest = folder.list_checkpoints()[-1:]
-            log.warning("interrupted by %s", signal.Signals(number).name)
+            name = signal.Signals(number).name
+            log.warning("interrupted by %s", name)
+            _note_end(folder, "stopped", name)
             raise TrainingInterrupted(number, folder.path, newest[0] if newest else None) from None
-        except CheckpointError:
+        except CheckpointError as error:
             log.error("the run failed:\n%s", traceback.format_exc())
+            _note_end(folder, "failed", str(error))
             raise
         except Exception as error:
             log.error("the run failed:\n%s", traceback.format_exc())
-            raise TrainingFailed(explain_failure(error, folder.log_file), folder.path) from error
+            report = explain_failure(error, folder.log_file)
+            _note_end(folder, "failed", report.splitlines()[0])
+            raise TrainingFailed(report, folder.path) from error
     return folder
 
 
@@ -88,21 +91,27 @@ def _train_and_evaluate(
 ) -> None:
     run = config.run
     began_at = 0 if resumption is None else resumption.env_steps
+    folder.write_status("running", began_at, "")
     listeners.on_start(RunStart(config, folder, engine.cluster_resources().get("CPU", 0), began_at))
     algorithm = config.algorithm_class(config.algorithm, total_env_steps=run.stop.env_steps)
     try:
         algorithm.setup()
-        spent = 0.0
-        if resumption is not None:
-            spent = _go_on(algorithm, resumption)
+        spent = 0.0 if resumption is None else _go_on(algorithm, resumption)
+        loop = TrainingLoop(algorithm, config, folder, listeners, spent)
         with signals.deferred():
-            _train(algorithm, config, folder, listeners, signals, spent)
+            reason = loop.run(signals)
         if signals.received is not None:
             raise TrainingInterrupted(signals.received)
         if run.evaluation.episodes:
-            _evaluate(algorithm, config, folder, listeners)
+            loop.evaluate_at_end()
+        folder.write_status("complete", algorithm.env_steps, reason)
     finally:
         algorithm.close()
+
+
+def _note_end(folder: RunFolder, state: str, reason: str) -> None:
+    rows = folder.read_metrics()
+    folder.write_status(state, int(rows[-1]["env_steps"]) if rows else 0, reason)
 
 
 def _go_on(algorithm: Algorithm, resumption: Resumption) -> float:
@@ -113,63 +122,7 @@ def _go_on(algorithm: Algorithm, resumption: Resumption) -> float:
         log.info("going on from %s", resumption.checkpoint.path.relative_to(resumption.folder.path))
         algorithm.load_state(resumption.checkpoint.state)
     resumption.folder.write_config(resumption.config.as_mapping())
-    return resumption.folder.cut_metrics(resumption.env_steps)
-
-
-def _train(
-    algorithm: Algorithm,
-    config: CheckedConfig,
-    folder: RunFolder,
-    listeners: CallbackList,
-    signals: StopSignals,
-    spent: float,
-) -> None:
-    """Iterations until the run's end or a signal; ends with a checkpoint either way.
-
-    Args:
-        spent: seconds trained before, if the run goes on from a checkpoint.
-    """
-    every = config.run.checkpoint.every_env_steps
-    saved_at = algorithm.env_steps
-    began = time.monotonic() - spent
-    while algorithm.env_steps < config.run.stop.env_steps and signals.received is None:
-        metrics = algorithm.training_step()
-        metrics = {**metrics, "time_total": time.monotonic() - began}
-        folder.append_metrics(metrics)
-        listeners.on_iteration(metrics)
-        if every is not None and algorithm.env_steps - saved_at >= every:
-            saved_at = algorithm.env_steps
-            _checkpoint(algorithm, config, folder, listeners)
-    if saved_at != algorithm.env_steps or not folder.list_checkpoints():
-        _checkpoint(algorithm, config, folder, listeners)
-    log.info("trained %d env steps in %.1f s", algorithm.env_steps, time.monotonic() - began)
-
-
-def _checkpoint(algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList) -> None:
-    about = {"algorithm": config.run.algorithm, "iteration": algorithm.iteration, "rlflow": __version__}
-    path = folder.save_checkpoint(algorithm.env_steps, algorithm.state(), about, config.run.checkpoint.keep)
-    log.info("checkpoint %s", path.relative_to(folder.path))
-    listeners.on_checkpoint(path)
-
-
-def _evaluate(algorithm: Algorithm, config: CheckedConfig, folder: RunFolder, listeners: CallbackList) -> None:
-    wanted = config.run.evaluation
-    listeners.on_evaluation_start(wanted.episodes)
-    result = algorithm.evaluate(wanted.episodes, wanted.seed)
-    mean, std = float(np.mean(result.returns)), float(np.std(result.returns))
-    summary = {
-        "env_steps": algorithm.env_steps,
-        "episodes": len(result.returns),
-        "seed": wanted.seed,
-        "mean_return": mean,
-        "std_return": std,
-        "mean_length": float(np.mean(result.lengths)),
-        "returns": [float(value) for value in result.returns],
-        "lengths": [int(value) for value in result.lengths],
-    }
-    folder.write_json(folder.evaluation_file, summary)
-    log.info("evaluation: return %.2f ± %.2f over %d episodes", mean, std, len(result.returns))
-    listeners.on_evaluation(result)
+    return resumption.folder.cut_back(resumption.env_steps)
 
 
 def _create_folder(config: CheckedConfig) -> RunFolder:
@@ -206,20 +159,3 @@ def _running_engine(config: EngineConfig, folder: RunFolder) -> Iterator[None]:
 def _preloadable(*modules: str) -> tuple[str, ...]:
     """Those of ``modules`` that exist, found without importing them here."""
     return tuple(module for module in modules if find_spec(module) is not None)
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Sends the ``rlflow`` logger to the run's ``log.txt``, and its chatter nowhere else."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.info("rlflow %s, run %s", __version__, shown_path(path.parent))
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        log.removeHandler(handler)
-        handler.close()

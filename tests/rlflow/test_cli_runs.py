@@ -20,7 +20,7 @@ from rlflow.machine_check import DOCKER_DEFAULT, shared_memory
 from rlflow.planning import parse_seeds
 from rlflow.plotting import confidence_band, group_runs
 from rlflow.run_folder import RunFolder
-from rlflow.run_listing import describe_run, is_running, list_runs
+from rlflow.run_listing import describe_run, list_runs
 from rlflow.training import run_training
 
 SMALL: dict[str, Any] = {
@@ -95,11 +95,11 @@ def test_the_state_of_a_run_is_read_from_its_files(project: Path, tmp_path: Path
     folder.write_config({"algorithm": "ppo", "env": "CartPole-v1", "stop": {"env_steps": 500}})
     assert describe_run(folder).status == "stopped"
     with folder.locked():
-        assert is_running(folder) and describe_run(folder).status == "running"
-    assert not is_running(folder)
-    folder.log_file.write_text("rlflow 0.1.0, run runs/young\nthe run failed:\nTraceback")
+        assert folder.is_running() and describe_run(folder).status == "running"
+    assert not folder.is_running()
+    folder.write_status("failed", 0, "no luck")
     assert describe_run(folder).status == "failed"
-    folder.log_file.write_text(folder.log_file.read_text() + "\nrlflow 0.1.0, run runs/young\n")  # resumed
+    folder.write_status("running", 0, "")  # and its process was killed
     assert describe_run(folder).status == "stopped"
     folder.append_metrics({"env_steps": 500, "episode_return": 0.0})
     row = describe_run(folder)

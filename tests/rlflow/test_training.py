@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ class Listener(Callback):
     def on_start(self, start: RunStart) -> None:
         self.heard.append(f"start {start.total_env_steps}")
 
-    def on_iteration(self, metrics: Mapping[str, float]) -> None:
+    def on_iteration(self, metrics: dict[str, float]) -> None:
         self.heard.append("iteration")
 
     def on_checkpoint(self, path: Path) -> None:
@@ -50,7 +49,7 @@ class Listener(Callback):
     def on_evaluation_start(self, episodes: int) -> None:
         self.heard.append(f"evaluate {episodes}")
 
-    def on_evaluation(self, evaluation: Any) -> None:
+    def on_evaluation(self, evaluation: Any, env_steps: int, final: bool) -> None:
         self.heard.append("evaluated")
 
     def on_end(self, folder: RunFolder) -> None:
@@ -62,10 +61,11 @@ def test_a_run_leaves_everything_and_can_be_trained_again(workdir: Path) -> None
     run = rlflow.train("ppo", **SMALL, progress=False, callbacks=[listener])
 
     assert run.path.parent == Path("runs") and run.path.name.startswith("ppo_CartPole-v1_3_")
-    steps = [row["env_steps"] for row in run.metrics]
+    steps = list(run.metrics["env_steps"])
     assert steps == sorted(set(steps)) and steps[-1] >= 600
-    assert {"iteration", "policy_loss", "steps_per_second", "time_total"} <= run.metrics[-1].keys()
-    assert len(run.checkpoints) == 2 and run.checkpoints[-1].name == f"step_{steps[-1]}"
+    assert {"iteration", "policy_loss", "steps_per_second", "time_total"} <= set(run.metrics.columns)
+    assert len(run.checkpoints) == 3, "the newest two and the best"
+    assert run.checkpoints[-1].name == f"step_{steps[-1]:.0f}"
     assert run.evaluation is not None and run.evaluation["episodes"] == 2
     assert run.evaluation["mean_return"] == np.mean(run.evaluation["returns"])
     assert "checkpoint" in (run.path / "log.txt").read_text()
@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_numbers(workdir: Path) -> None:
     first, second = (rlflow.train("ppo", **SMALL, progress=False) for _ in range(2))
     assert first.path != second.path
     assert first.evaluation == second.evaluation
-    assert [row["policy_loss"] for row in first.metrics] == [row["policy_loss"] for row in second.metrics]
+    assert list(first.metrics["policy_loss"]) == list(second.metrics["policy_loss"])
 
 
 def test_an_engine_that_runs_already_is_used_and_left_running(workdir: Path) -> None:
@@ -176,7 +176,7 @@ class SignalsItself(Listener):
         super().__init__()
         self._number, self._at = number, at
 
-    def on_iteration(self, metrics: Mapping[str, float]) -> None:
+    def on_iteration(self, metrics: dict[str, float]) -> None:
         super().on_iteration(metrics)
         if self._at == "iteration" and self.heard.count("iteration") == 2:
             os.kill(os.getpid(), self._number)
@@ -196,7 +196,7 @@ def test_an_interrupt_ends_the_iteration_and_saves_it(workdir: Path) -> None:
     run = rlflow.Run(caught.value.run)
     assert listener.heard == ["start 600", "iteration", "iteration", "SIGINT", "checkpoint", "end"]
     assert caught.value.checkpoint == run.checkpoints[-1]
-    assert load_checkpoint(run.checkpoints[-1]).about["env_steps"] == run.metrics[-1]["env_steps"]
+    assert load_checkpoint(run.checkpoints[-1]).about["env_steps"] == max(run.metrics["env_steps"])
     assert run.evaluation is None
     assert signal.getsignal(signal.SIGINT) is before and not engine.is_initialized()
 
