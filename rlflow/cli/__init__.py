@@ -26,8 +26,8 @@ from .schema import schema
 from .train import train
 
 _EXIT_CODES = """
-[bold]Exit codes[/]  0 done · 1 failed while running · 2 the input was wrong ·
-130 Ctrl-C and 143 SIGTERM, after a last checkpoint
+[bold]Exit codes[/]  0 done, or SIGTERM with a checkpoint to resume · 1 failed while running ·
+2 the input was wrong · 130 Ctrl-C · 143 SIGTERM without a checkpoint
 """
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 failed while running, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
+    """Entry point. Exit codes: see ``_EXIT_CODES``."""
     # A console script lacks the working folder in its path, where "my_module:MyPPO" is looked for.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
