@@ -19,6 +19,7 @@ from rlflow.errors import RlflowError
 from .arguments import complain, examples
 from .doctor import doctor
 from .evaluate import evaluate
+from .export import export
 from .history import actors, lineage, tasks
 from .new import new
 from .runs import compare, plot, runs
@@ -107,6 +108,10 @@ app.command("eval", rich_help_panel=USING, epilog=examples(
     "rlflow eval RUN --episodes 100 --stochastic --json",
     "rlflow eval RUN --video",
 ))(evaluate)
+
+app.command(rich_help_panel=USING, epilog=examples(
+    "rlflow export RUN", "rlflow export RUN --format torchscript --out walker.pt",
+))(export)
 
 app.command(rich_help_panel=SETTING_UP, epilog=examples(
     "rlflow new algorithm my_idea",
