@@ -40,8 +40,8 @@ def test_a_good_config_is_complete_with_its_defaults() -> None:
     checked = check(Path("c.yaml"))
     values = checked.as_mapping()
     assert checked.algorithm_class.name == "ppo"
-    assert values["stop"] == {"env_steps": 1000}
-    assert values["evaluation"] == {"episodes": 20, "seed": 10_000}
+    assert values["stop"] == {"env_steps": 1000, "minutes": None, "episode_return": None}
+    assert values["evaluation"] == {"episodes": 20, "every_env_steps": None, "seed": 10_000}
     assert values["env"] == "CartPole-v1"
     assert {"seed", "num_envs", "learning_rate", "engine", "checkpoint"} <= values.keys()
 
