@@ -12,10 +12,10 @@ class _Section(BaseModel):
 
 
 class StopConfig(_Section):
-    """When training ends: at whichever comes first."""
+    """When training ends: at whichever comes first; schedules run over ``env_steps``."""
 
     env_steps: PositiveInt = Field(
-        description="stop once this many environment steps were taken; schedules run over this length"
+        description="stop once this many environment steps were taken"
     )
     minutes: PositiveFloat | None = Field(
         default=None, description="stop once so much time was spent training, also before a resumption; null: never"

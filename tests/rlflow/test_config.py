@@ -159,9 +159,9 @@ def test_overrides_win_are_yaml_and_may_reach_inside() -> None:
         "env_kwargs.render_mode=rgb_array", "policy_hidden=[8, 8]", "name=first=try",
     ).as_mapping()  # fmt: skip
     assert values["learning_rate"] == 3e-4
-    assert values["stop"] == {"env_steps": 10_000}
+    assert values["stop"]["env_steps"] == 10_000
     assert (values["seed"], values["name"]) == (2, "first=try")
-    assert values["evaluation"] == {"episodes": 0, "seed": 10_000}
+    assert values["evaluation"] == {"episodes": 0, "every_env_steps": None, "seed": 10_000}
     assert values["env_kwargs"] == {"render_mode": "rgb_array"}
     assert values["policy_hidden"] == [8, 8]
 
