@@ -24,11 +24,20 @@ from .advantages import flatten
 from .config import AlgorithmConfig
 from .envs import spaces_of
 from .episodes import EpisodeLog
-from .errors import TrainingDivergedError
+from .errors import TrainingDivergedError, UnfitConfigError
 from .evaluation import Evaluation, TrainedPolicy, evaluate
+from .normalization import Statistics
 from .parameter_server import Optimizer, ParameterServer
 from .policies.mlp import Floats
-from .rollout import RolloutReport, RolloutSpec, RolloutState, forget, initial_state, rollout
+from .rollout import (
+    Normalisation,
+    RolloutReport,
+    RolloutSpec,
+    RolloutState,
+    forget,
+    initial_state,
+    rollout,
+)
 from .schedules import Schedule, value_at
 from .seeding import Role, generator
 from .states import pack_rollout_state, unpack_groups
@@ -54,10 +63,17 @@ class A3CConfig(ActorCriticConfig):
     value_coef: float = Field(default=0.5, ge=0, description="weight of the value loss")
     max_grad_norm: float = Field(default=0.5, gt=0, description="gradients are scaled down to this norm")
     normalize_advantage: bool = Field(default=False, description="zero mean, unit variance in each gradient")
+    normalize_observations: bool = Field(
+        default=False, description="zero mean, unit variance, by what was seen before the iteration"
+    )
+    normalize_rewards: bool = Field(
+        default=False, description="unit variance of discounted returns, by what was seen before the iteration"
+    )
     shards: int = Field(default=1, ge=1, description="actors that hold the parameters, a slice each")
     max_staleness: int = Field(
-        default=16, ge=1,
-        description="a group waits when this many gradients were applied since the slowest one began",
+        default=16, ge=0,
+        description="how many gradients may at most be applied between the parameters that a gradient is taken at and "
+        "those it is applied to; groups wait for slower ones to keep to it",
     )
 
 
@@ -85,7 +101,7 @@ class GradientSpec:
 
 
 def gradient(
-    spec: GradientSpec, state: RolloutState, progress: float, *parameters: Floats
+    spec: GradientSpec, state: RolloutState, progress: float, normalisation: Normalisation | None, *parameters: Floats
 ) -> tuple[Any, ...]:
     """Plays T steps under ``parameters`` (slices of [num_parameters]) and takes the gradient of the loss on them.
 
@@ -94,7 +110,7 @@ def gradient(
     """
     c = spec.config
     weights = np.concatenate(parameters)
-    trajectory, following, report = rollout(spec.rollout, weights, state)
+    trajectory, following, report = rollout(spec.rollout, weights, state, normalisation)
     data = flatten([trajectory], c.gamma, c.gae_lambda)
     advantages = data["advantages"]
     if c.normalize_advantage:
@@ -175,30 +191,65 @@ class A3C(ActorCriticAlgorithm):
         spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_kwargs))
         self.policy = self.make_policy(*spaces)
         first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
+        if c.shards > len(first):
+            raise UnfitConfigError(
+                f"shards is {c.shards}, but the policy has only {len(first)} parameters to share out: use fewer shards"
+            )
         self._server = ParameterServer(first, c.shards, c.optimizer)
         self._gradient = engine.remote(num_returns=c.shards + 3)(gradient)
+        self._statistics = Statistics.none(self.policy.layout.size)
         self._go_on_from([initial_state(group) for group in range(c.env_groups)])
+        if c.normalize_observations or c.normalize_rewards:
+            self._measure(first)
 
     def _go_on_from(self, states: list[RolloutState]) -> None:
         c = self.config
         self._run = uuid4().hex  # a new name: no environment kept in a worker belongs to these states
         envs = c.num_envs // c.env_groups
-        spec = RolloutSpec(self._run, c.env, c.env_kwargs, c.seed, envs, c.rollout_length, self.policy)
+        spec = RolloutSpec(self._run, c.env, c.env_kwargs, c.seed, envs, c.rollout_length, self.policy, c.gamma)
+        self._rollout_spec = spec
         self._spec = engine.put(GradientSpec(spec, type(self), c, self.total_env_steps))
+        self._freeze_statistics()
         self._states = [engine.put(state) for state in states]
         self._working.clear()
         self._waiting = deque(range(c.env_groups))
 
+    def _measure(self, weights: Floats) -> None:
+        """A rollout of every group from which nothing is learned, so that there is something to normalise by."""
+        measure = engine.remote(num_returns=3)(rollout)
+        reports = []
+        for group, state in enumerate(self._states):
+            _, self._states[group], report = measure.remote(self._rollout_spec, weights, state, self._normalisation)
+            reports.append(report)
+        for report in engine.get(reports):
+            self._note(report)
+        self._freeze_statistics()
+
+    def _freeze_statistics(self) -> None:
+        """What gradients are normalised by from here on."""
+        c = self.config
+        self._normalisation = None
+        if c.normalize_observations or c.normalize_rewards:
+            self._normalisation = engine.put(
+                Normalisation(self._statistics, c.normalize_observations, c.normalize_rewards)
+            )
+
+    def _note(self, report: RolloutReport) -> None:
+        self.episodes.add(report.episode_returns, report.episode_lengths)
+        self.env_steps += report.steps
+        if report.statistics is not None:
+            self._statistics = self._statistics.merged([report.statistics])
+
     def _send_out(self) -> None:
-        """Sends on the groups that wait, unless they would get too far ahead of the slowest."""
+        """Sends on the groups that wait, as long as the slowest keeps to its bound though all others come in first."""
         assert self._server is not None
         server = self._server
         oldest = min((began for _, began, _ in self._working.values()), default=server.version)
-        while self._waiting and server.version - oldest < self.config.max_staleness:
+        while self._waiting and server.version - oldest + len(self._working) <= self.config.max_staleness:
             group = self._waiting.popleft()
             near = engine.NearObject(self._states[group])  # the worker that made it still has the environments
             *slices, self._states[group], report, statistics = self._gradient.options(scheduling_strategy=near).remote(
-                self._spec, self._states[group], self.progress, *server.parameters()
+                self._spec, self._states[group], self.progress, self._normalisation, *server.parameters()
             )
             self._working[report] = (group, server.version, [*slices, statistics])
 
@@ -212,13 +263,13 @@ class A3C(ActorCriticAlgorithm):
         staleness = server.version - version
         server.apply(slices, value_at(self.config.learning_rate, self.progress))
         self._waiting.append(group)
-        self.episodes.add(report.episode_returns, report.episode_lengths)
-        self.env_steps += report.steps
+        self._note(report)
         return staleness, report, statistics
 
     def training_step(self) -> dict[str, float]:
         """Until ``gradients`` gradients were applied."""
         began, before = time.perf_counter(), self.env_steps
+        self._freeze_statistics()
         applied: list[tuple[int, RolloutReport, engine.ObjectRef]] = []
         while len(applied) < self.config.gradients:
             self._send_out()
@@ -238,14 +289,14 @@ class A3C(ActorCriticAlgorithm):
         }
 
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
-        c = self.config
-        assert self._server is not None
-        weights = engine.put(np.concatenate(engine.get(self._server.parameters())))
-        return evaluate(c.env, c.env_kwargs, self.policy, weights, episodes, seed, deterministic)
+        c, trained = self.config, self.trained_policy()
+        weights = engine.put(trained.weights)
+        return evaluate(c.env, c.env_kwargs, self.policy, weights, episodes, seed, deterministic, trained.moments)
 
     def trained_policy(self) -> TrainedPolicy:
         assert self._server is not None
-        return TrainedPolicy(self.policy, np.concatenate(engine.get(self._server.parameters())), None)
+        moments = self._statistics.observations if self.config.normalize_observations else None
+        return TrainedPolicy(self.policy, np.concatenate(engine.get(self._server.parameters())), moments)
 
     def state(self) -> dict[str, Any]:
         """Between gradients: those on their way are waited for and applied first."""
@@ -256,7 +307,7 @@ class A3C(ActorCriticAlgorithm):
         return {
             "algorithm": self.name,
             "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes.state(),
-            "server": self._server.state(),
+            "statistics": self._statistics.state(), "server": self._server.state(),
             "groups": [pack_rollout_state(state) for state in states],
         }
 
@@ -265,6 +316,7 @@ class A3C(ActorCriticAlgorithm):
         groups = unpack_groups(state, self.name, self.config.env_groups)
         self.env_steps, self.iteration = state["env_steps"], state["iteration"]
         self.episodes.load_state(state["episodes"])
+        self._statistics = Statistics.from_state(state["statistics"])
         self._server.load_state(state["server"])
         self._go_on_from(groups)
 
