@@ -8,6 +8,7 @@ trajectories is in ``ppo_learner.py``. A variant overrides ``loss``, ``make_poli
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from .actor_critic import ActorCriticAlgorithm, ActorCriticConfig
 from .config import AlgorithmConfig
 from .envs import spaces_of
 from .episodes import EpisodeLog
+from .errors import UnfitConfigError
 from .evaluation import Evaluation, TrainedPolicy, evaluate
 from .normalization import Statistics
 from .ppo_learner import LEARNER, PPOLearner
@@ -64,12 +66,28 @@ class PPOConfig(ActorCriticConfig):
     target_kl: float | None = Field(
         default=None, gt=0, description="end an iteration's epochs once KL exceeds 1.5 times this; null: never"
     )
+    overlap: bool = Field(
+        default=False,
+        description="the next rollouts run while the learner learns: one policy late, with V-trace targets",
+    )
     normalize_observations: bool = Field(
         default=False, description="zero mean, unit variance, by what was seen before the iteration"
     )
     normalize_rewards: bool = Field(
         default=False, description="unit variance of discounted returns, by what was seen before the iteration"
     )
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """Rollouts that were sent out before the last update."""
+
+    weights: engine.ObjectRef
+    """That they act by."""
+    states: list[engine.ObjectRef]
+    """By group, that they begin in."""
+    trajectories: list[engine.ObjectRef]
+    reports: list[engine.ObjectRef]
 
 
 class PPO(ActorCriticAlgorithm):
@@ -86,6 +104,7 @@ class PPO(ActorCriticAlgorithm):
         self.episodes = EpisodeLog()
         self._run = ""
         self._learner: Any = None
+        self._ahead: _Ahead | None = None
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The clipped surrogate (eq. 7) with value loss and entropy bonus (eq. 9), to be minimised.
@@ -129,6 +148,8 @@ class PPO(ActorCriticAlgorithm):
         self._learner = learner.remote(type(self), c, self.total_env_steps)  # imports torch
         spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_kwargs))
         self.policy = self.make_policy(*spaces)
+        if c.overlap and self.policy.memory_size:
+            raise UnfitConfigError("overlap: true is not for recurrent policies; leave it out")
         first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
         self._weights = engine.put(first)
         self._learner.start.remote(self.policy, first)
@@ -143,7 +164,9 @@ class PPO(ActorCriticAlgorithm):
         self._run = uuid4().hex  # a new name: no environment kept in a worker belongs to these states
         envs = c.num_envs // c.env_groups
         self._spec = engine.put(
-            RolloutSpec(self._run, c.env, c.env_kwargs, c.seed, envs, c.rollout_length, self.policy, c.gamma)
+            RolloutSpec(
+                self._run, c.env, c.env_kwargs, c.seed, envs, c.rollout_length, self.policy, c.gamma, c.overlap
+            )
         )
         self._states = [engine.put(state) for state in states]
 
@@ -166,32 +189,43 @@ class PPO(ActorCriticAlgorithm):
 
     def training_step(self) -> dict[str, float]:
         started = time.perf_counter()
-        trajectories, reports = self.collect()
-        self._weights, statistics = self._learner.update.remote(self.progress, self.iteration, *trajectories)
+        before = self.env_steps
+        trajectories, reports = self._take_ahead() if self._ahead else self.collect()
+        update = self._learner.update.remote(self.progress, self.iteration, *trajectories)
         collected: list[RolloutReport] = engine.get(reports)
+        self._note(collected)
+        if self.config.overlap and self.env_steps < self.total_env_steps:
+            self._collect_ahead()  # while the learner learns, with the weights that it begins with
         learning = time.perf_counter()
+        self._weights, statistics = update
         learned: dict[str, float] = engine.get(statistics)
         ended = time.perf_counter()
 
-        steps = self._note(collected)
         self.iteration += 1
         return {
             "env_steps": self.env_steps, "iteration": self.iteration, **self.episodes.metrics(),
             "env_restarts": sum(report.env_restarts for report in collected),
-            "steps_per_second": steps / (ended - started),
+            "steps_per_second": (self.env_steps - before) / (ended - started),
             "time_rollout": learning - started, "time_learn": ended - learning,
             **learned,
         }
 
-    def _note(self, reports: list[RolloutReport]) -> int:
-        """Takes in what rollouts tell; returns how many steps they made."""
-        steps = sum(report.steps for report in reports)
-        self.env_steps += steps
+    def _collect_ahead(self) -> None:
+        states = list(self._states)
+        self._ahead = _Ahead(self._weights, states, *self.collect())
+
+    def _take_ahead(self) -> tuple[list[engine.ObjectRef], list[engine.ObjectRef]]:
+        assert self._ahead is not None
+        ahead, self._ahead = self._ahead, None
+        return ahead.trajectories, ahead.reports
+
+    def _note(self, reports: list[RolloutReport]) -> None:
+        """Takes in what rollouts tell."""
+        self.env_steps += sum(report.steps for report in reports)
         for report in reports:
             self.episodes.add(report.episode_returns, report.episode_lengths)
         seen = [report.statistics for report in reports if report.statistics is not None]
         self._statistics = self._statistics.merged(seen)
-        return steps
 
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         c = self.config
@@ -203,12 +237,15 @@ class PPO(ActorCriticAlgorithm):
         return TrainedPolicy(self.policy, engine.get(self._weights), moments)
 
     def state(self) -> dict[str, Any]:
-        states: list[RolloutState] = engine.get(self._states)
+        # Rollouts ahead are not saved. They are made again, from the same states and with the same weights.
+        ahead = self._ahead
+        states: list[RolloutState] = engine.get(ahead.states if ahead else self._states)
         return {
             "algorithm": self.name,
             "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes.state(),
             "statistics": self._statistics.state(),
             "learner": engine.get(self._learner.state.remote()),
+            "weights_ahead": engine.get(ahead.weights) if ahead else None,
             "groups": [pack_rollout_state(state) for state in states],
         }
 
@@ -217,9 +254,14 @@ class PPO(ActorCriticAlgorithm):
         self.env_steps, self.iteration = state["env_steps"], state["iteration"]
         self.episodes.load_state(state["episodes"])
         self._statistics = Statistics.from_state(state["statistics"])
-        self._weights = self._learner.load_state.remote(state["learner"])
+        current = self._learner.load_state.remote(state["learner"])
+        engine.get(current)  # a state that does not fit fails here
         self._go_on_from(groups)
-        engine.get(self._weights)  # a state that does not fit fails here
+        self._ahead = None
+        if self.config.overlap and state["weights_ahead"] is not None:
+            self._weights = engine.put(state["weights_ahead"])
+            self._collect_ahead()
+        self._weights = current
 
     def close(self) -> None:
         if self._learner is not None and engine.is_initialized():

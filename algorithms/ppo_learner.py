@@ -134,7 +134,9 @@ class PPOLearner:
         """``epochs`` passes over the trajectories of all groups (in group order) → (weights, statistics)."""
         c = self._config
         learning_rate = value_at(c.learning_rate, progress)
-        data = flatten(trajectories, c.gamma, c.gae_lambda)
+        assert self._policy is not None
+        current = self._policy.bind(self._learner.parameters) if c.overlap else None
+        data = flatten(trajectories, c.gamma, c.gae_lambda, current)
         reported: list[dict[str, Any]] = []
         for observations, batch in self._minibatches(data, progress, iteration):
             statistics, near = self._learner.step(

@@ -39,6 +39,8 @@ class RolloutSpec:
     policy: Policy
     gamma: float = 0.99
     """Of the discounted returns that rewards are scaled by."""
+    successors: bool = False
+    """Whether trajectories hold the observations that another value function needs."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,9 @@ class Trajectory:
     """[T, B]"""
     valid: Bools
     """[T, B]"""
+    successors: Rows | None = None
+    """[n, O], if asked for: what the n actions led to that ended an episode or came last, in the order of (t, b). What
+    any other action led to is in the next row."""
 
 
 @dataclass(frozen=True)
@@ -190,10 +195,27 @@ def rollout(
     _keep(spec, following, stepper)
     trajectory = Trajectory(
         observations[:-1], stacked, log_probs.reshape(length, count), rewards, values[:-1], next_values,
-        terminated, truncated, valid,
+        terminated, truncated, valid, _successors(observations, finals, done) if spec.successors else None,
     )
     report = RolloutReport(int(valid.sum()), episode_returns, episode_lengths, int(restarted), statistics)
     return trajectory, following, report
+
+
+def _successors(observations: Rows, finals: list[tuple[int, Rows]], done: Bools) -> Rows:
+    """As :class:`Trajectory` has them, of ``observations`` [T + 1, B, O] and the episodes' final ones."""
+    after = observations[1:]
+    if finals:
+        after = after.copy()
+        for t, final in finals:
+            after[t, done[t]] = final[done[t]]
+    return after[ends_of(done)]
+
+
+def ends_of(done: Bools) -> Bools:
+    """[T, B]: the rows whose successor is not the next row."""
+    ends = done.copy()
+    ends[-1] = True
+    return ends
 
 
 def _values_of(policy: BoundPolicy, finals: list[tuple[int, Rows]]) -> Floats:

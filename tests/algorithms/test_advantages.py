@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlflow.algorithms.advantages import generalized_advantages
+from rlflow.algorithms.advantages import generalized_advantages, vtrace_advantages
 
 
 def reference(rewards, values, final_value, terminated, gamma, lam):
@@ -83,3 +83,41 @@ def test_truncation_bootstraps_and_termination_does_not():
     terminated = generalized_advantages(one, 0 * one, 10 * one, yes, no, 0.9, 1.0)
     assert truncated.item() == pytest.approx(10.0)
     assert terminated.item() == pytest.approx(1.0)
+
+
+def reference_vtrace(rewards, values, next_values, terminated, truncated, log_ratios, gamma, lam):
+    """Equation 1 of Espeholt et al. 2018 as it stands: a sum over each row's future, with products of c."""
+    steps, envs = rewards.shape
+    targets, advantages = values.astype(float), np.zeros((steps, envs))
+    rho = np.minimum(1.0, np.exp(log_ratios))
+    for b in range(envs):
+        for s in range(steps):
+            trace, total = 1.0, 0.0
+            for t in range(s, steps):
+                delta = rewards[t, b] + gamma * next_values[t, b] * (not terminated[t, b]) - values[t, b]
+                if t == s:
+                    advantages[s, b] += delta
+                else:
+                    advantages[s, b] += trace / rho[s, b] * rho[t, b] * delta
+                total += trace * rho[t, b] * delta
+                if terminated[t, b] or truncated[t, b]:
+                    break
+                trace *= gamma * lam * rho[t, b]
+            targets[s, b] += total
+    return advantages, targets
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_vtrace_is_the_papers_sum(seed):
+    rng = np.random.default_rng(seed)
+    shape = (11, 3)
+    rewards, values, next_values, log_ratios = (rng.normal(size=shape).astype(np.float32) for _ in range(4))
+    terminated = rng.random(shape) < 0.2
+    truncated = (rng.random(shape) < 0.2) & ~terminated
+    made = vtrace_advantages(rewards, values, next_values, terminated, truncated, log_ratios, 0.97, 0.9)
+    expected = reference_vtrace(rewards, values, next_values, terminated, truncated, log_ratios, 0.97, 0.9)
+    for ours, theirs in zip(made, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    on_policy, _ = vtrace_advantages(rewards, values, next_values, terminated, truncated, values * 0, 0.97, 0.9)
+    plain = generalized_advantages(rewards, values, next_values, terminated, truncated, 0.97, 0.9)
+    np.testing.assert_array_equal(on_policy, plain)
