@@ -40,6 +40,7 @@ from .rollout import (
 )
 from .schedules import Schedule, value_at
 from .seeding import Role, generator
+from .sequences import Columns
 from .states import pack_rollout_state, unpack_groups
 
 if TYPE_CHECKING:  # torch is imported where gradients are taken
@@ -119,7 +120,11 @@ def gradient(
     batch = Batch(
         tensor(data["actions"]), tensor(advantages), tensor(data["returns"]), value_at(c.entropy_coef, progress)
     )
-    flat, statistics = learner.gradient_of(data["observations"], batch, loss)
+    observations: Any = data["observations"]
+    if trajectory.recurrence is not None:
+        columns = Columns([trajectory])
+        observations, _ = columns.pick(np.arange(len(columns)))  # whose rows are in flatten's order
+    flat, statistics = learner.gradient_of(observations, batch, loss)
     norm = clip_to_norm(flat, c.max_grad_norm)
     if not np.isfinite(norm):
         raise TrainingDivergedError(

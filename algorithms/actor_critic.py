@@ -9,17 +9,29 @@ from pydantic import Field
 
 from .base import Algorithm
 from .config import RolloutConfig
+from .errors import UnsupportedSpaceError
+from .observations import ObservationLayout
 from .policies.actor_critic import MlpActorCritic
 from .policies.mlp import Activation
 from .policies.protocol import Policy
+from .policies.torch_actor_critic import Kind, NetworkSpec, TorchActorCritic, network_for
 
 
 class ActorCriticConfig(RolloutConfig):
     """Shape and first weights of the networks."""
 
-    policy_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="policy network: layers")
-    value_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="value network: layers")
-    activation: Activation = Field(default="tanh", description="after hidden layers: tanh or relu")
+    network: Kind | None = Field(
+        default=None,
+        description="mlp, or for images nature or impala, which convolve; null: by what the observations are",
+    )
+    lstm_size: int = Field(
+        default=0, ge=0, description="cells of an LSTM behind the network, which remembers through an episode; 0: none"
+    )
+    policy_hidden: tuple[int, ...] = Field(
+        default=(64, 64), strict=False, description="mlp's layers; with an LSTM or images the value network's, too"
+    )
+    value_hidden: tuple[int, ...] = Field(default=(64, 64), strict=False, description="layers of mlp's value network")
+    activation: Activation = Field(default="tanh", description="after mlp's hidden layers: tanh or relu")
     log_std_init: float = Field(default=0.0, description="first log standard deviation of Box actions")
     orthogonal_init: bool = Field(
         default=True, description="first weights: orthogonal; false: uniform within ±1/√inputs, as torch's own"
@@ -36,6 +48,16 @@ class ActorCriticAlgorithm(Algorithm):
     ) -> Policy:
         """The networks' shape for these spaces. Override for another one."""
         c = self.config
+        layout = ObservationLayout(observation_space)
+        network = c.network or network_for(layout)
+        if network != "mlp" and not layout.has_images:
+            raise UnsupportedSpaceError(
+                f"network: {network} is for images; observation space {observation_space} has none: take mlp, or leave "
+                "it out"
+            )
+        if layout.has_images or c.lstm_size:
+            build = NetworkSpec(network, c.policy_hidden, c.activation, c.lstm_size, c.orthogonal_init)
+            return TorchActorCritic(observation_space, action_space, build, log_std_init=c.log_std_init)
         return MlpActorCritic(
             observation_space, action_space, policy_hidden=c.policy_hidden, value_hidden=c.value_hidden,
             activation=c.activation, log_std_init=c.log_std_init, orthogonal=c.orthogonal_init,

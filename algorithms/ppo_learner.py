@@ -24,6 +24,7 @@ from .ppo_gradient import SurrogateGradient
 from .rollout import Trajectory
 from .schedules import value_at
 from .seeding import Role, generator
+from .sequences import Columns, Sequences
 
 if TYPE_CHECKING:  # torch is imported by learners only, and by those only that need it
     import torch
@@ -138,7 +139,11 @@ class PPOLearner:
         current = self._policy.bind(self._learner.parameters) if c.overlap else None
         data = flatten(trajectories, c.gamma, c.gae_lambda, current)
         reported: list[dict[str, Any]] = []
-        for observations, batch in self._minibatches(data, progress, iteration):
+        if trajectories[0].recurrence is None:
+            minibatches: Iterator[tuple[Any, Batch]] = self._minibatches(data, progress, iteration)
+        else:
+            minibatches = self._sequences(data, Columns(trajectories), progress, iteration)
+        for observations, batch in minibatches:
             statistics, near = self._learner.step(
                 observations, batch, self._loss, learning_rate, c.max_grad_norm, self._is_near if c.target_kl else None
             )
@@ -180,6 +185,20 @@ class PPOLearner:
             for observations, batch in made:
                 batch.report = epoch == c.epochs - 1 or c.target_kl is not None
                 yield observations, batch
+
+    def _sequences(
+        self, data: dict[str, NDArray[Any]], columns: Columns, progress: float, iteration: int
+    ) -> Iterator[tuple[Sequences, Batch]]:
+        """The same for recurrent policies: minibatches of whole columns, an environment's T steps each."""
+        c = self._config
+        parts = min(len(columns), max(1, round(len(data["advantages"]) / c.minibatch_size)))
+        shuffles = generator(c.seed, Role.MINIBATCHES, 0, iteration)
+        for epoch in range(c.epochs):
+            for picked in np.array_split(shuffles.permutation(len(columns)), parts):
+                sequences, rows = columns.pick(picked)
+                batch = Batch.of({key: values[rows] for key, values in data.items()}, c, progress).as_tensors()
+                batch.report = epoch == c.epochs - 1 or c.target_kl is not None
+                yield sequences, batch
 
     def _minibatch(self, data: dict[str, NDArray[Any]], rows: slice, progress: float) -> tuple[Floats, Batch]:
         batch = Batch.of({key: values[rows] for key, values in data.items()}, self._config, progress)

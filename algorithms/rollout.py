@@ -62,6 +62,18 @@ class RolloutState:
     """[B], reward so far of the running episodes, discounted from then to now."""
     snapshot: env_snapshots.Snapshot | None
     """The environments; ``None`` where no faithful snapshot exists, and before the first rollout."""
+    memory: Floats | None = None
+    """[B, M], what a recurrent policy remembers, cleared where the next row is an episode's first."""
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """What a recurrent policy's learner needs to know beside."""
+
+    memory: Floats
+    """[B, M], before the first step."""
+    first: Bools
+    """[T, B]: memory was cleared before this step."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,7 @@ class Trajectory:
     successors: Rows | None = None
     """[n, O], if asked for: what the n actions led to that ended an episode or came last, in the order of (t, b). What
     any other action led to is in the next row."""
+    recurrence: Recurrence | None = None
 
 
 @dataclass(frozen=True)
@@ -149,18 +162,33 @@ def rollout(
     terminated = np.empty((length, count), np.bool_)
     truncated = np.empty((length, count), np.bool_)
     finals: list[tuple[int, Rows]] = []
+    memories: list[Floats] = []  # in which the finals were come to, if anything is remembered
+    given: list[Floats] = []  # values, if the policy has them as it acts
+    memory = policy.initial_memory(count) if state.memory is None else np.array(state.memory)
+    recurrence = None if memory is None else Recurrence(memory, np.zeros((length, count), np.bool_))
 
     raw[0] = state.observations
     for t in range(length):
         if normalise is not None:
             observations[t] = normalise(raw[t])
-        outputs[t], _, _ = act(observations[t], None)
+        outputs[t], value, memory = act(observations[t], memory)
+        if value is not None:
+            given.append(value)
         action = head.sample(outputs[t], log_std, noise[t])
         actions.append(action)
         stepped = stepper.step(head.to_env(action))
         raw[t + 1], rewards[t], terminated[t], truncated[t], final = stepped
         if final is not None:
             finals.append((t, final if normalise is None else normalise(final)))
+            if memory is not None:
+                memories.append(memory)
+        if recurrence is not None and memory is not None:
+            ended = terminated[t] | truncated[t]
+            if stepper.next_step_resets:  # the row of the final observation is still of the old episode
+                ended = state.done if t == 0 else terminated[t - 1] | truncated[t - 1]
+            memory = memory * ~ended[:, None]
+            if t + 1 < length:
+                recurrence.first[t + 1] = ended
     if normalise is not None:
         observations[length] = normalise(raw[length])
 
@@ -172,12 +200,15 @@ def rollout(
     stacked = np.stack(actions)
     flat_outputs = outputs.reshape(length * count, -1)
     log_probs = head.log_prob(flat_outputs, log_std, stacked.reshape(length * count, *stacked.shape[2:]))
-    all_values = policy.values(observations.reshape((length + 1) * count, -1), None)
-    values = all_values.reshape(length + 1, count).copy()  # the buffer serves the final observations next
+    if given:
+        values = np.stack([*given, policy.values(observations[length], memory)])
+    else:  # in one batch; copied, since the buffer serves the final observations next
+        all_values = policy.values(observations.reshape((length + 1) * count, -1), None)
+        values = all_values.reshape(length + 1, count).copy()
     next_values = values[1:]
     if finals:  # the next observation belongs to the next episode there
         next_values = next_values.copy()
-        for (t, _), final_values in zip(finals, _values_of(policy, finals), strict=True):
+        for (t, _), final_values in zip(finals, _values_of(policy, finals, memories), strict=True):
             next_values[t, done[t]] = final_values[done[t]]
 
     returns, lengths, episode_returns, episode_lengths = _account(state, rewards, done, valid)
@@ -190,12 +221,12 @@ def rollout(
     following = RolloutState(
         state.group, state.version + 1, raw[length],
         done[-1] if stepper.next_step_resets else np.zeros(count, np.bool_),
-        returns, lengths, discounted, env_snapshots.take(stepper.env),
+        returns, lengths, discounted, env_snapshots.take(stepper.env), memory,
     )
     _keep(spec, following, stepper)
     trajectory = Trajectory(
         observations[:-1], stacked, log_probs.reshape(length, count), rewards, values[:-1], next_values,
-        terminated, truncated, valid, _successors(observations, finals, done) if spec.successors else None,
+        terminated, truncated, valid, _successors(observations, finals, done) if spec.successors else None, recurrence,
     )
     report = RolloutReport(int(valid.sum()), episode_returns, episode_lengths, int(restarted), statistics)
     return trajectory, following, report
@@ -218,8 +249,10 @@ def ends_of(done: Bools) -> Bools:
     return ends
 
 
-def _values_of(policy: BoundPolicy, finals: list[tuple[int, Rows]]) -> Floats:
+def _values_of(policy: BoundPolicy, finals: list[tuple[int, Rows]], memories: list[Floats]) -> Floats:
     """V of final observations: [len(finals), B]; rows of environments that are not done mean nothing."""
+    if memories:
+        return np.stack([policy.values(final, memory) for (_, final), memory in zip(finals, memories, strict=True)])
     stacked = np.stack([final for _, final in finals])
     return policy.values(stacked.reshape(-1, stacked.shape[-1]), None).reshape(stacked.shape[:2])
 

@@ -21,6 +21,7 @@ def pack_rollout_state(state: RolloutState) -> dict[str, Any]:
         "returns": np.array(state.returns),
         "lengths": np.array(state.lengths),
         "discounted": np.array(state.discounted),
+        "memory": None if state.memory is None else np.array(state.memory),
         "snapshot": None if snapshot is None else {key: np.array(value) for key, value in snapshot.items()},
     }
 

@@ -118,6 +118,9 @@ class BoundActorCritic:
         self.log_std_gradient = gradients[2].reshape(form) if form and gradients[2] is not None else None
         self._plain = not self.layout.mask_size and self.head.row_size == self.head.num_outputs
 
+    def initial_memory(self, count: int) -> None:
+        """Nothing is remembered."""
+
     def step(self, observations: NDArray[Any], memory: Floats | None) -> tuple[Floats, None, None]:
         """See :class:`BoundPolicy`; values are cheaper in one batch."""
         return self.rows(observations), None, None

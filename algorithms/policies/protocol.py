@@ -31,6 +31,9 @@ class BoundPolicy(Protocol):
     def log_std(self) -> Floats | None:
         """The head's free parameters, if it has any."""
 
+    def initial_memory(self, count: int) -> Floats | None:
+        """[count, M], what a recurrent policy remembers at an episode's first step: zeros; ``None`` for others."""
+
     def step(
         self, observations: NDArray[Any], memory: Floats | None
     ) -> tuple[Floats, Floats | None, Floats | None]:
@@ -38,7 +41,7 @@ class BoundPolicy(Protocol):
 
         Args:
             observations: [B, O].
-            memory: [B, M], what a recurrent policy remembers; ``None`` for others.
+            memory: [B, M], or ``None``.
 
         Returns:
             the head's rows [B, row_size], perhaps in a buffer that the next call overwrites; values [B], or ``None``

@@ -52,6 +52,47 @@ class Spaces(gymnasium.Env[Any, Any]):
         return self.observation_space.sample(), reward, False, self._steps == 8, {}
 
 
+class Spot(gymnasium.Env[Any, Any]):
+    """An image with a bright quarter; a reward for naming it. Episodes have eight steps."""
+
+    observation_space = spaces.Box(0, 255, (8, 8, 1), np.uint8)
+    action_space = spaces.Discrete(4)
+
+    def _observe(self) -> Any:
+        self._quarter = int(self.np_random.integers(4))
+        image = np.zeros((8, 8, 1), np.uint8)
+        row, column = divmod(self._quarter, 2)
+        image[4 * row:4 * row + 4, 4 * column:4 * column + 4] = 255
+        self._steps += 1
+        return image
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self._steps = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        reward = float(action == self._quarter)
+        return self._observe(), reward, self._steps > 8, False, {}
+
+
+class Recall(gymnasium.Env[Any, Any]):
+    """Shows one of two cues in the first step only; the action of the last step, the fourth, should be its number."""
+
+    observation_space = spaces.Discrete(3)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self._cue, self._steps = int(self.np_random.integers(2)), 0
+        return self._cue, {}
+
+    def step(self, action: Any) -> Any:
+        self._steps += 1
+        ended = self._steps == 4
+        return 2, float(ended and action == self._cue), ended, False, {}
+
+
 class Masked(gymnasium.Env[Any, Any]):
     """Allows some actions in each step, at least one; anything else is an error."""
 
@@ -89,3 +130,5 @@ class Masked(gymnasium.Env[Any, Any]):
 
 gymnasium.register("Spaces-v0", entry_point=Spaces)
 gymnasium.register("Masked-v0", entry_point=Masked)
+gymnasium.register("Spot-v0", entry_point=Spot)
+gymnasium.register("Recall-v0", entry_point=Recall)
