@@ -11,7 +11,7 @@ Tables: ``specs`` and ``outcomes`` by task id, ``functions`` by content hash, ``
 their owner) by object id, ``events`` by number; of recoverable actors ``calls`` (actor id and number of the call →
 task id), which is their log in order, and ``checkpoints`` (actor id → number of the last call in it). The files of
 checkpoints lie in a folder beside: they may be as large as a model, and the actors write them. ``ages`` and ``meta``
-are for the bound on it all (``history.py``).
+are for the bound on it all (``history.py``, ``unused_functions.py``).
 ``processes``, ``marks``, ``records``, ``lineage``, ``actors``, ``attempts`` and ``orphans`` are what the node remembers
 of a running session when it is killed (``node/journal.py``).
 """
@@ -91,6 +91,7 @@ class ControlStore:
 
     def add_function(self, function_id: bytes, name: str, blob: bytes) -> None:
         self._others.append(("functions", function_id, m.encode([name, blob])))
+        self.history.functions.sent(function_id)
 
     def add_stored(self, object_id: bytes, value: m.Value) -> None:
         self._stored[object_id] = value
@@ -211,6 +212,11 @@ class ControlStore:
                 if spec.kind == m.TASK and spec.owner in owners and spec.submitted >= since:
                     found.append(task)
         return found
+
+    def keys(self, table: str) -> set[bytes]:
+        """Of all rows of a table, as committed."""
+        with self._env.begin(db=self._tables[table]) as txn:
+            return set(txn.cursor().iternext(keys=True, values=False))
 
     def rows(self, table: str) -> list[tuple[bytes, bytes]]:
         """All of a small table, as committed."""

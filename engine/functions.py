@@ -16,6 +16,9 @@ import cloudpickle
 from .refs import capture_refs
 from .serialization import explain_pickling_failure
 
+SENT_REMEMBERED = 1000
+"""The last functions that a process has sent to the node, and does not send again; the node knows a few more."""
+
 
 @dataclass(frozen=True)
 class Exported:

@@ -6,6 +6,8 @@ tables are larger than the limit, each new record in ``ages`` has the oldest one
 is deleted, what is (``needed``) is written down again as young. The ids of one submitter lie side by side, so deleting
 costs 0.3 µs a task and table, and pages that became free are used for what comes next: the file stops growing.
 
+Functions are no task's, and have a room of their own (``unused_functions.py``).
+
 Nothing here may change before its transaction is committed: :meth:`History.grow` gives what is to be kept instead.
 
 Rejected: a clock in the keys (a result is looked up by its id alone), one bound per submitter (there are millions).
@@ -19,6 +21,7 @@ from typing import Any
 import lmdb
 
 from .ids import TASK_BYTES
+from .unused_functions import UnusedFunctions
 
 IDS_PER_RECORD = 512
 RECORDS_AT_ONCE = 4
@@ -36,6 +39,7 @@ class History:
         """Whether something live needs what is recorded under a task id."""
         self.overfull = False
         """It is twice as large as it should be, and of the oldest that were looked at last less went than came in."""
+        self.functions = UnusedFunctions(tables, limit)
         self._tables = tables
         with env.begin() as txn:
             cursor = txn.cursor(tables["ages"])
@@ -52,6 +56,8 @@ class History:
         if len(young) >= IDS_PER_RECORD * TASK_BYTES or (all_of_it and young):
             used = self._used(txn)
             kept, deleted = self._cut(txn) if used > self.limit else (b"", 0)
+            if used > self.limit or self.functions.at_work:
+                self.functions.step(txn)
             self.overfull = used > 2 * self.limit and deleted < IDS_PER_RECORD
             txn.put(number.to_bytes(8, "big"), young + kept, db=self._tables["ages"], append=True)
             if deleted:
@@ -62,6 +68,7 @@ class History:
 
     def committed(self) -> None:
         self._young, self._next, self.flushed = self._coming
+        self.functions.committed()
 
     def _used(self, txn: lmdb.Transaction) -> int:
         """Bytes of the pages that are in use; the file also has free ones."""

@@ -27,6 +27,7 @@ from ..session import Session
 from ..supervisor import GIVES_UP
 from .actor_desk import ActorDesk
 from .cancel_desk import CancelDesk
+from .function_desk import FunctionDesk
 from .info_desk import InfoDesk
 from .journal import Journal
 from .latecomers import Latecomers
@@ -89,6 +90,7 @@ class Daemon:
         self.scheduler = Scheduler(session.capacity, prestart=cpus)
         self.objects = ObjectDesk(self, incarnation)
         self.tasks = TaskDesk(self)
+        self.functions = FunctionDesk(self.store)
         self.lineage = LineageDesk(self)
         self.rebuild = RebuildDesk(self)
         self.cancels = CancelDesk(self)
@@ -111,7 +113,7 @@ class Daemon:
         self._handlers: dict[type, Callable[[str, Any], None]] = {
             m.Hello: self._on_hello,
             m.Report: self._on_report,
-            m.Function: self.tasks.on_function,
+            m.Function: self.functions.on_function,
             m.Submit: self.tasks.on_submit,
             m.WantAcknowledgement: lambda sender, message: self.post(sender, m.Acknowledged(message.frame)),
             m.Done: self.tasks.on_done,
@@ -360,6 +362,7 @@ class Daemon:
         self.lineage.process_ended(worker)
         self.objects.drop_segments(worker)
         self.actors.table.process_died(worker)
+        self.functions.process_ended(worker)
         self._mail.forget(worker)
         known = self.roles.pop(worker, None) is not None
         self.objects.spilling.process_ended(worker)

@@ -61,6 +61,7 @@ class Successor:
         node.journal.restore_directory(node.ended)
         node.lineage.restore()
         node.objects.spilling.restored()
+        node.functions.restored()
         node.journal.restore_orphans()
         node.journal.restore_actors(self._creation)
         for actor in node.actors.table.all():

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 NOTHING_STARTED = bytes(TASK_BYTES)
-FUNCTIONS_REMEMBERED = 10_000
 
 
 def tracked_results(outcome: m.Outcome) -> list[bytes]:
@@ -48,17 +47,8 @@ class TaskDesk:
         """Of tasks that have arrived so far."""
         self.owners: Owners[Task] = Owners()
         self.doubts = Doubts()
-        self._functions: dict[bytes, None] = {}
-        """Those that were stored, the last one last; of one that was forgotten here the same is stored once more."""
         self.repeated = False
         """What is being handled may have been handled by an earlier node."""
-
-    def on_function(self, sender: str, function: m.Function) -> None:
-        if function.id not in self._functions:
-            self._functions[function.id] = None
-            if len(self._functions) > FUNCTIONS_REMEMBERED:
-                del self._functions[next(iter(self._functions))]
-            self._node.store.add_function(function.id, function.name, function.blob)
 
     def on_submit(self, sender: str, message: m.Submit) -> None:
         tasks = self.tasks

@@ -18,7 +18,7 @@ import msgspec
 from .. import messages as m
 from ..context import RuntimeContext
 from ..exceptions import EngineStateError, ObjectLostError, UnsupportedError
-from ..functions import Exported
+from ..functions import SENT_REMEMBERED, Exported
 from ..ids import object_id, task_of
 from ..options import UNITS, NearObject, TaskOptions
 from ..refs import ObjectRef
@@ -43,7 +43,6 @@ from .unfinished import SILENCE_SECONDS, Unfinished
 from .waiting import Waiting
 
 SPECS_PER_BATCH = 128
-FUNCTIONS_REMEMBERED = 10_000
 log = logging.getLogger("rlflow.engine")
 
 
@@ -189,7 +188,7 @@ class ProcessBackend:
     def send_function(self, function: Exported) -> None:
         self.endpoint.post(m.NODE, m.Function(function.id, function.name, function.blob))
         self._functions[function.id] = None
-        if len(self._functions) > FUNCTIONS_REMEMBERED:
+        if len(self._functions) > SENT_REMEMBERED:
             del self._functions[next(iter(self._functions))]
 
     def _producer(self, strategy: NearObject | str) -> str:

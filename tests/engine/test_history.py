@@ -18,6 +18,7 @@ from rlflow.engine.control_store import ControlStore
 from rlflow.engine.exceptions import ObjectLostError
 from rlflow.engine.history import IDS_PER_RECORD
 from rlflow.engine.ids import object_id, task_id
+from rlflow.engine.runtime import process
 from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import lose
 
@@ -229,3 +230,82 @@ def test_lineage_of_what_lives_stays_while_there_is_room_and_its_loss_is_told(tm
 def store_flushed():
     with StoreReader(api.current_backend().session.store) as reader:
         return reader.flushed()
+
+
+# ---------------------------------------------------------------- functions
+
+
+def bytes_of_functions(store: ControlStore) -> int:
+    return sum(len(value) for _, value in store.rows("functions"))
+
+
+def use(store: ControlStore, function: bytes, task: bytes, blob: bytes | None = None) -> None:
+    if blob is not None:
+        store.add_function(function, "closure", blob)
+    spec = m.Spec(task, m.TASK, function, "driver", None, [], [], 1, {"CPU": 1}, 3, "f", "", 0, 100.0)
+    store.add_spec(task, msgspec.Raw(m.encode(spec)))
+
+
+def test_functions_go_when_no_spec_names_them_and_no_process_counts_on_them(tmp_path):
+    store = ControlStore(tmp_path, limit=LIMIT)
+    held, counted_on = b"h" * 16, b"c" * 16
+    store.history.functions.in_use = {counted_on}.__contains__
+    kept = task_id(bytes([9]) * 10, 0)
+    store.history.needed = {kept}.__contains__
+    use(store, held, kept, bytes(1000))
+    store.add_function(counted_on, "counted on", bytes(1000))
+    most = 0
+    for index in range(20_000):
+        use(store, index.to_bytes(16, "big"), task_id(bytes(10), index), bytes(300))
+        if index % 100 == 99:
+            store.commit()
+        if index % 5000 == 4999:
+            most = max(most, bytes_of_functions(store))
+    assert most < 2 * LIMIT
+    functions = store.keys("functions")
+    assert {held, counted_on} <= functions
+    named = {store_function(store, task) for task in store.keys("specs")}
+    assert named <= functions
+    store.close()
+
+
+def store_function(store: ControlStore, task: bytes) -> bytes:
+    raw = store.spec(task)
+    assert raw is not None
+    return m.decode_spec(raw).function
+
+
+def test_a_function_that_comes_again_while_it_is_about_to_go_stays(tmp_path):
+    """At every moment of a round."""
+    for moment in range(1, 30):
+        store = ControlStore(tmp_path / str(moment), limit=LIMIT)
+        for index in range(1, 600):
+            use(store, index.to_bytes(16, "big"), task_id(bytes(10), index), bytes(3000))
+        store.commit()
+        for batch in range(1, 31):
+            fill(store, bytes(10), IDS_PER_RECORD, first=batch * 1000, batch=IDS_PER_RECORD)
+            if batch == moment:
+                again = task_id(bytes(10), 1 << 20)
+                store.history.needed = {again}.__contains__
+                use(store, (1).to_bytes(16, "big"), again, bytes(3000))
+        functions = store.keys("functions")
+        assert (1).to_bytes(16, "big") in functions and len(functions) < 300
+        store.close()
+
+
+def test_closures_in_a_loop_do_not_fill_the_store(monkeypatch):
+    """What the program goes on using is there for a worker that has never run it, and what is gone is sent again."""
+    monkeypatch.setattr(process, "SENT_REMEMBERED", 100)
+    start_engine(store_limit=LIMIT)
+    store = api.current_backend().session.store
+    first = engine.remote(lambda: "first")
+    assert engine.get(first.remote()) == "first"
+    for start in range(0, 6000, 500):
+        engine.get([engine.remote(lambda i=i, padding="x" * 1000: i).remote() for i in range(start, start + 500)])
+    engine.get([echo.remote(i) for i in range(4000)])
+    with StoreReader(store) as reader:
+        wait_for(lambda: reader.flushed() > 4000, "history is cut")
+        functions = sum(len(page) for page in reader._pages("functions", 1000))
+    assert functions < 4000
+    assert engine.get(first.options(runtime_env={"env_vars": {"A_WORKER": "new"}}).remote()) == "first"
+    engine.shutdown()

@@ -24,7 +24,7 @@ FEW = 6
 """Less than one entry for each third round."""
 
 BOUNDED = (
-    "_functions", "scheduler._averages", "scheduler._shapes", "tasks._functions",
+    "_functions", "scheduler._averages", "scheduler._shapes", "functions._sent", "functions._senders",
     "storage._endpoint.unacknowledged", "storage._endpoint.out._mail._kept",
 )
 """Tables that forget what is old only when they have many entries, each with a test below or of its own."""
@@ -104,7 +104,7 @@ def test_what_comes_and_goes_leaves_no_entries(started):
 
 
 def test_a_function_that_was_forgotten_is_sent_again(started, monkeypatch):
-    monkeypatch.setattr(process, "FUNCTIONS_REMEMBERED", 3)
+    monkeypatch.setattr(process, "SENT_REMEMBERED", 3)
     functions = [engine.remote(lambda i=i: i) for i in range(8)]
     for _ in range(2):
         assert engine.get([function.remote() for function in functions]) == list(range(8))
