@@ -62,8 +62,8 @@ def check_config(source: ConfigSource, algorithm_class: type[Algorithm] | None =
     run_values = {key: value for key, value in source.values.items() if key in run_keys}
     algorithm_values = {key: value for key, value in source.values.items() if key not in run_keys}
     all_keys = [*run_keys, *fields]
-    run = _validate(RunConfig, run_values, source, all_keys)
-    algorithm = _validate(chosen.Config, algorithm_values, source, all_keys) if chosen else None
+    run = validate_model(RunConfig, run_values, source, all_keys)
+    algorithm = validate_model(chosen.Config, algorithm_values, source, all_keys) if chosen else None
     if (chosen is None or "env" in fields) and isinstance(source.values.get("env"), str):
         _check_env(source, algorithm)
     if source.problems:
@@ -115,7 +115,9 @@ def _check_env(source: ConfigSource, config: BaseModel | None) -> None:
         source.add_problem(("env",), f"env {source.values['env']!r}: {type(error).__name__}: {error}")
 
 
-def _validate(model: type[Model], values: Mapping[str, Any], source: ConfigSource, all_keys: list[str]) -> Model | None:
+def validate_model(
+    model: type[Model], values: Mapping[str, Any], source: ConfigSource, all_keys: list[str]
+) -> Model | None:
     """The validated model, or ``None`` with its mistakes added to ``source.problems``."""
     refused = _booleans_for_numbers(model, values, ())
     for path, value in refused.items():

@@ -25,6 +25,7 @@ from .new import new
 from .runs import compare, plot, runs
 from .schema import schema
 from .train import train
+from .tune import tune
 
 _EXIT_CODES = """
 [bold]Exit codes[/]  0 done, or SIGTERM with a checkpoint to resume · 1 failed while running ·
@@ -82,6 +83,10 @@ app.command(rich_help_panel=TRAINING, epilog=examples(
     "rlflow train --resume RUN",
     "rlflow train --resume RUN stop.env_steps=200000",
 ))(train)
+
+app.command(rich_help_panel=TRAINING, epilog=examples(
+    "rlflow tune search.yaml", "rlflow tune search.yaml tune.trials=100 tune.parallel=4 --study lr_search",
+))(tune)
 
 app.command(rich_help_panel=LOOKING, epilog=examples(
     "rlflow runs",
