@@ -25,14 +25,14 @@ class Departed:
     def all_of(cls, count: int, but: Iterable[str]) -> Departed:
         """``w1`` to ``w<count>``, except these."""
         found = cls()
-        living = {_number(name) for name in but}
+        living = {process_number(name) for name in but}
         for each in range(1, count + 1):
             if each not in living:
                 found._add(each)
         return found
 
     def add(self, name: str) -> None:
-        number = _number(name)
+        number = process_number(name)
         if number is None:
             self._others.add(name)
         elif name not in self:
@@ -53,7 +53,7 @@ class Departed:
             bounds[at:at] = [number, number + 1]
 
     def __contains__(self, name: str | bytes) -> bool:
-        number = _number(name)
+        number = process_number(name)
         if number is not None:
             return bool(bisect_right(self._bounds, number) % 2)
         if not self._others:
@@ -61,7 +61,8 @@ class Departed:
         return (name if isinstance(name, str) else name.decode(errors="replace")) in self._others
 
 
-def _number(name: str | bytes) -> int | None:
+def process_number(name: str | bytes) -> int | None:
+    """Of a worker: how many there had been with it. None for others."""
     if name[:1] in ("w", b"w") and name[1:].isdigit():
         return int(name[1:])
     return None

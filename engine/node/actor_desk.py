@@ -51,7 +51,7 @@ class ActorDesk:
                 return
         task = Task(spec.task, spec.function, spec.demand, exclusive=True, payload=Payload(spec, request.spec))
         task.environment = spec.environment
-        actor = Actor(spec.task, request, task, sender, restarts_left=request.max_restarts)
+        actor = Actor(spec.task, request, task, sender, restarts_left=request.max_restarts, born=self._node.pool.count)
         self.table.add(actor)
         self._node.recovery.created(actor)
         self._node.recovery.keep(sender, handle_id(actor.id))

@@ -45,8 +45,6 @@ class ActorLog:
         """Number of the last call in the log; the first has 1."""
         self.checkpoint = 0
         """Number of the last call that the checkpoint covers."""
-        self.workers: set[str] = set()
-        """Processes it has lived in: what they ran is in its state."""
         self._started = False
         self._for_init: list[bytes] = []
         self._entries: deque[tuple[int, bytes, list[bytes]]] = deque()

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..departed import process_number
 from ..messages import ActorState, CreateActor
 from .leases import Task
 
 PENDING, ALIVE, DEAD = range(3)
+
+LIVES_REMEMBERED = 100
+"""Of a recoverable actor; what it submitted in older ones and has not ended is none of its log's any more."""
 
 
 @dataclass
@@ -31,7 +35,11 @@ class Actor:
     successor: tuple[str, CreateActor] | None = None
     """Who asked for an actor of the same id while this one was ending, and how."""
     lives: list[str] = field(default_factory=list)
-    """Of a recoverable one: the processes it has lived in."""
+    """Of a recoverable one: the processes it has lived in, the last ones."""
+    born: int = 0
+    """How many workers there had been when it was created."""
+    first_lives: list[str] = field(default_factory=list)
+    """Those of its processes that are older than it."""
     watchers: set[str] = field(default_factory=set)
     changed: set[bytes] = field(default_factory=set)
     """The table's."""
@@ -44,6 +52,21 @@ class Actor:
     def describe(self) -> str:
         name = f" {self.request.name!r}" if self.request.name else ""
         return f"actor {self.request.class_name}{name} ({self.id.hex()})"
+
+    def moves_to(self, worker: str) -> list[str]:
+        """It is to live there. Returns the lives that are forgotten for it."""
+        lives = [*self.lives, worker]  # assigned anew, which makes it known to a node that takes our place
+        if (process_number(worker) or 0) <= self.born:
+            self.first_lives = [*self.first_lives, worker]
+        self.lives = lives[-LIVES_REMEMBERED:]
+        return lives[:-LIVES_REMEMBERED]
+
+    def has_lived_in(self, worker: str) -> bool:
+        """Of a process that has run calls of this actor, or of an earlier one with its id.
+
+        The earlier one was dead when this one was created, so no process of its is younger.
+        """
+        return worker in self.first_lives or (process_number(worker) or 0) > self.born
 
     def message(self) -> ActorState:
         worker = self.worker if self.state == ALIVE else ""

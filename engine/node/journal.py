@@ -58,6 +58,8 @@ class ActorRow(Wire):
     handles_gone: bool
     successor: tuple[str, m.CreateActor] | None
     lives: list[str]
+    born: int
+    first_lives: list[str]
 
 
 _process_row = msgspec.msgpack.Decoder(ProcessRow).decode
@@ -141,7 +143,7 @@ class Journal:
             note("actors", actor_id, None if actor is None else m.encode(ActorRow(
                 actor.request, actor.owner, actor.state, actor.worker, actor.error, actor.cause, actor.incarnation,
                 actor.restarts_left, actor.farewell, actor.handles_gone, actor.successor,
-                actor.lives,
+                actor.lives, actor.born, actor.first_lives,
             )))
         self._actors.changed.clear()
         for process, count in self.handled.items():
@@ -187,7 +189,7 @@ class Journal:
             actor = Actor(
                 actor_id, row.request, creation(row.request), row.owner, row.state, row.worker, row.error, row.cause,
                 row.incarnation, row.restarts_left, row.farewell, row.handles_gone, row.successor,
-                row.lives,
+                row.lives, row.born, row.first_lives,
             )
             self._actors.add(actor)
         self._actors.changed.clear()

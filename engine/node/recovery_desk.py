@@ -31,7 +31,7 @@ class RecoveryDesk:
         self._node = node
         self._logs: dict[bytes, ActorLog] = {}
         self._actors: dict[str, bytes] = {}
-        """Processes that are, or were, a recoverable actor."""
+        """Processes that are, or lately were, a recoverable actor."""
         self._logged: set[bytes] = set()
         """Calls that may be replayed, and the scopes of what they submitted."""
 
@@ -46,11 +46,11 @@ class RecoveryDesk:
         """``worker`` is about to be told to become an actor."""
         log = self._logs.get(actor_id)
         if log is not None:
-            log.workers.add(worker)
             self._actors[worker] = actor_id
             actor = self._node.actors.table.get(actor_id)
             if actor is not None:
-                actor.lives = [*actor.lives, worker]  # which makes it known to a node that takes our place
+                for older in actor.moves_to(worker):
+                    self._actors.pop(older, None)
             self._node.post(worker, m.Recover(log.every, log.replays))
 
     def resumed(self, actor: Actor) -> None:
@@ -62,7 +62,6 @@ class RecoveryDesk:
             return
         self.created(actor)
         log = self._logs[actor.id]
-        log.workers.update(actor.lives)
         self._actors.update(dict.fromkeys(actor.lives, actor.id))
         calls = []
         for number, task in self._node.store.logged_calls(actor.id):
@@ -85,8 +84,8 @@ class RecoveryDesk:
         """It is dead for good."""
         log = self._logs.pop(actor.id, None)
         if log is not None:
-            for worker in log.workers:
-                del self._actors[worker]
+            for worker in actor.lives:
+                self._actors.pop(worker, None)
             self._node.store.drop_actor_log(actor.id)
             self._forget(actor.id)
             self._apply(actor.id, log.end())
@@ -140,16 +139,17 @@ class RecoveryDesk:
 
     def on_seen(self, sender: str, message: m.Seen) -> None:
         """A submitter that runs once more called the actor again: what is in its state is not run twice."""
-        lives = {sender}
-        if sender in self._actors:
-            log = self._logs[self._actors[sender]]
-            if log.replays:
-                lives = log.workers
+        logged = self._actors.get(sender)
+        replayed = None
+        if logged is not None and self._logs[logged].replays:
+            replayed = self._node.actors.table.get(logged)
         known = []
         for task, owner in message.calls:
             outcome = self._node.store.outcome(task)
-            if outcome is None or outcome.worker not in lives:  # or another life ran it, whose state is gone
+            if outcome is None:
                 continue
+            if not (outcome.worker == sender if replayed is None else replayed.has_lived_in(outcome.worker)):
+                continue  # another life ran it, whose state is gone
             known.append(task)
             outcome.retained = []  # was registered the first time
             if not self._node.tasks.adopt_results(outcome, owner):

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from rlflow.engine.messages import ActorState, CreateActor
-from rlflow.engine.node.actors import ALIVE, DEAD, PENDING, Actor, ActorTable
+from rlflow.engine.node.actors import ALIVE, DEAD, LIVES_REMEMBERED, PENDING, Actor, ActorTable
 from rlflow.engine.node.leases import Task
 
 
@@ -100,3 +100,15 @@ def test_the_living_are_counted(table):
     assert table.living() == 2
     table.died(second, "gone", b"")
     assert table.living() == 1
+
+
+def test_any_number_of_lives_takes_a_bounded_place(table):
+    """And still it is known of each process whether the actor has lived in it, or one before it with the same id."""
+    actor = add(table, b"a", max_restarts=-1)
+    actor.born = 5
+    lives = ["w3", "w6", *(f"w{number}" for number in range(9, 3000, 3))]
+    forgotten = [older for worker in lives for older in actor.moves_to(worker)]
+    assert actor.lives == lives[-LIVES_REMEMBERED:] and forgotten == lives[:-LIVES_REMEMBERED]
+    assert actor.first_lives == ["w3"]
+    assert all(actor.has_lived_in(worker) for worker in lives)
+    assert not any(actor.has_lived_in(worker) for worker in ("w1", "w2", "w4", "w5"))
