@@ -57,6 +57,12 @@ def test_links_and_make_targets_exist(path: Path) -> None:
     assert set(page.make_targets) <= rules
 
 
+def test_files_of_the_guide_are_the_examples() -> None:
+    folder = ROOT / "examples" / "subclassing"
+    shown = read_page(ROOT / "docs" / "subclassing.md").files
+    assert shown == {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file()}
+
+
 RELIABILITY = ROOT / "docs" / "reliability.md"
 CASES = 32
 
