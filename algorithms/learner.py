@@ -148,7 +148,8 @@ class OutputLearner(Learner):
             self._leaves = (len(observations), leaves)
         log_std = leaves[2] if len(leaves) > 2 else None
         allowed = None if masks is None else torch.from_numpy(masks)
-        return loss(Outputs(torch_distribution(networks.head, leaves[0], log_std, allowed), leaves[1]), batch)
+        hidden = torch.from_numpy(networks.policy.features) if networks.head.row_size > outputs.shape[1] else None
+        return loss(Outputs(torch_distribution(networks.head, leaves[0], log_std, allowed, hidden), leaves[1]), batch)
 
     def _backward(self, scalar: torch.Tensor | OutputGradient) -> None:
         networks = self._networks

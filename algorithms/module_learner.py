@@ -33,19 +33,20 @@ class ModuleLearner(Learner):
         self, observations: NDArray[Any] | Sequences, batch: Any, loss: Loss
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if isinstance(observations, Sequences):
-            outputs, values = self._unrolled(observations)
+            outputs, values, features = self._unrolled(observations)
             rows = observations.observations[observations.valid]
         else:
             rows = observations
-            outputs, values = self._networks.module(self._networks.observations(rows))
+            outputs, values, features, _ = self._networks(self._networks.observations(rows))
         masks = self._policy.layout.masks(rows)
         distribution = torch_distribution(
-            self._policy.head, outputs, self._networks.log_std, None if masks is None else torch.from_numpy(masks)
+            self._policy.head, outputs, self._networks.log_std, None if masks is None else torch.from_numpy(masks),
+            features,
         )
         return loss(Outputs(distribution, values), batch)
 
-    def _unrolled(self, sequences: Sequences) -> tuple[torch.Tensor, torch.Tensor]:
-        """Outputs [N, num_outputs] and values [N] of the valid rows, gradients flowing back through time."""
+    def _unrolled(self, sequences: Sequences) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Outputs [N, num_outputs], values [N], features [N, F] of the valid rows; gradients flow back through time."""
         module = self._networks.module
         length, count = sequences.first.shape
         rows = sequences.observations.reshape(length * count, -1)
@@ -55,8 +56,8 @@ class ModuleLearner(Learner):
         for t in range(length):
             feature, memory = module.recur(encoded[t], memory * keep[t])
             features.append(feature)
-        outputs, values = module.read(torch.stack(features)[torch.from_numpy(sequences.valid)])
-        return outputs, values
+        seen = torch.stack(features)[torch.from_numpy(sequences.valid)]
+        return *module.read(seen), seen
 
     def _backward(self, scalar: torch.Tensor) -> None:
         self.gradient[...] = np.float32(0)

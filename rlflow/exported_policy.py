@@ -149,7 +149,7 @@ def _head(head: Any) -> _Head:
         return _Choices(head.sizes, head._start, head._shape)
     if type(head) is heads.Bernoulli:
         return _Bits(head._shape)
-    if type(head) is heads.DiagonalGaussian:
+    if isinstance(head, heads.DiagonalGaussian):
         return _Clipped(head._low, head._high)
     raise InputError(f"actions of kind {type(head).__name__} cannot be exported")
 

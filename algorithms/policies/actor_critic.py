@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import UnsupportedSpaceError
 from ..observations import ObservationLayout
-from .heads import Head, forbid, head_for
+from .heads import Head, StateDependentGaussian, forbid, head_for
 from .mlp import Activation, Floats, Mlp, MlpSpec
 
 if TYPE_CHECKING:  # which imports torch
@@ -30,6 +30,7 @@ class MlpActorCritic:
         activation: after each hidden layer.
         log_std_init: where log standard deviations start (heads of Box actions).
         orthogonal: how weights start; else uniformly, as torch's do.
+        sde_sample_freq: for state-dependent exploration, see :class:`StateDependentGaussian`; ``None``: without.
 
     Raises:
         UnsupportedSpaceError: a space this policy cannot work with.
@@ -47,6 +48,7 @@ class MlpActorCritic:
         activation: Activation = "tanh",
         log_std_init: float = 0.0,
         orthogonal: bool = True,
+        sde_sample_freq: int | None = None,
     ) -> None:
         self.layout = ObservationLayout(observation_space)
         if self.layout.has_images:
@@ -54,15 +56,17 @@ class MlpActorCritic:
                 f"observation space {observation_space} has images; a network of fully connected layers alone would "
                 "need torch for them: TorchActorCritic"
             )
-        self.head: Head = head_for(action_space)
-        check_mask(self.layout, self.head, action_space)
         inputs = self.layout.feature_size
+        if sde_sample_freq is None:
+            self.head: Head = head_for(action_space)
+        else:
+            self.head = exploring_head(action_space, (inputs, *policy_hidden)[-1], sde_sample_freq)
+        check_mask(self.layout, self.head, action_space)
         self.policy_spec = MlpSpec((inputs, *policy_hidden, self.head.num_outputs), activation)
         self.value_spec = MlpSpec((inputs, *value_hidden, 1), activation)
         self.log_std_init = log_std_init
         self.orthogonal = orthogonal
-        self.log_std_shape = self.head.log_std_shape(self.policy_spec.sizes[-2])
-        self.log_std_size = int(np.prod(self.log_std_shape)) if self.log_std_shape else 0
+        self.log_std_size = int(np.prod(self.head.log_std_shape)) if self.head.log_std_shape else 0
 
     @property
     def num_parameters(self) -> int:
@@ -113,7 +117,7 @@ class BoundActorCritic:
         policy, value, log_std = shape.split(parameters)
         self.policy = Mlp(shape.policy_spec, policy, gradients[0])
         self.value = Mlp(shape.value_spec, value, gradients[1])
-        form = shape.log_std_shape
+        form = shape.head.log_std_shape
         self.log_std = log_std.reshape(form) if form else None
         self.log_std_gradient = gradients[2].reshape(form) if form and gradients[2] is not None else None
         self._plain = not self.layout.mask_size and self.head.row_size == self.head.num_outputs
@@ -130,6 +134,8 @@ class BoundActorCritic:
         outputs = self.policy.forward(self.layout.features(observations))
         if self._plain:
             return outputs
+        if self.head.row_size > self.head.num_outputs:
+            return np.concatenate([outputs, self.policy.features], axis=1)
         masks = self.layout.masks(observations)
         return outputs if masks is None else forbid(outputs, masks)
 
@@ -147,6 +153,17 @@ def act(head: Head, rows: Floats, log_std: Floats | None, random: np.random.Gene
     if random is None:
         return head.to_env(head.mode(rows))
     return head.to_env(head.sample(rows, log_std, head.noise(random, (1, len(rows)))[0]))
+
+
+def exploring_head(action_space: gymnasium.Space[Any], features: int, sample_freq: int) -> StateDependentGaussian:
+    """For state-dependent exploration.
+
+    Raises:
+        UnsupportedSpaceError: actions are no Box of floats.
+    """
+    if not isinstance(action_space, gymnasium.spaces.Box) or not np.issubdtype(action_space.dtype, np.floating):
+        raise UnsupportedSpaceError(f"use_sde is for actions of a Box of floats; {action_space} has none: leave it out")
+    return StateDependentGaussian(action_space, features, sample_freq)
 
 
 def check_mask(layout: ObservationLayout, head: Head, action_space: gymnasium.Space[Any]) -> None:

@@ -19,6 +19,10 @@ FORBIDDEN = np.float32(-1e8)
 """Added to the logits of actions that a mask forbids: their probability is 0 to the last bit."""
 
 
+SMALL_VARIANCE = np.float32(1e-6)
+"""Added to a variance that features, all of them zero, could make vanish."""
+
+
 def forbid(logits: Floats, masks: NDArray[Any]) -> Floats:
     """Logits [N, n] under masks [N, n], 0 where an action is forbidden."""
     return logits + np.where(masks, np.float32(0), FORBIDDEN)
@@ -43,8 +47,9 @@ class Head:
     row_size: int
     maskable = False
 
-    def log_std_shape(self, features: int) -> tuple[int, ...] | None:
-        """Of the free parameters beside the networks, given the width of the last hidden layer; ``None``: has none."""
+    @property
+    def log_std_shape(self) -> tuple[int, ...] | None:
+        """Of the free parameters beside the networks; ``None``: there are none."""
         return None
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, int]) -> Noise:
@@ -168,7 +173,8 @@ class DiagonalGaussian(Head):
         self._dtype = space.dtype
         self._low, self._high = space.low, space.high
 
-    def log_std_shape(self, features: int) -> tuple[int, ...]:
+    @property
+    def log_std_shape(self) -> tuple[int, ...]:
         return (self.num_outputs,)
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, int]) -> Noise:
@@ -194,6 +200,63 @@ class DiagonalGaussian(Head):
         shaped = actions.reshape(len(actions), *self._shape)
         clipped: NDArray[Any] = np.clip(shaped, self._low, self._high).astype(self._dtype, copy=False)
         return clipped
+
+
+class StateDependentGaussian(DiagonalGaussian):
+    """Generalised state-dependent exploration (Raffin et al. 2021, arXiv:2005.05719) over a Box of A dimensions.
+
+    The noise on an action is ``features @ exploration``: a function of the state, which stays the same for a while
+    instead of being drawn anew in each step. Over all matrices it is normal with a deviation that depends on the state.
+
+    Rows are means and features, [..., A + F]; log standard deviations, [F, A], are those of the matrix.
+
+    Args:
+        features: F, the width of the policy network's last hidden layer.
+        sample_freq: steps after which a new matrix is drawn; −1: each rollout has one.
+    """
+
+    def __init__(self, space: gymnasium.spaces.Box, features: int, sample_freq: int) -> None:
+        super().__init__(space)
+        self.features = features
+        self.row_size = self.num_outputs + features
+        self._sample_freq = sample_freq
+
+    @property
+    def log_std_shape(self) -> tuple[int, ...]:
+        return (self.features, self.num_outputs)
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, int]) -> Noise:
+        """A matrix [F, A] for each of B environments and each period of the T steps."""
+        length, count = shape
+        period = length if self._sample_freq == -1 else self._sample_freq
+        matrices = rng.standard_normal((-(-length // period), count, *self.log_std_shape), dtype=np.float32)
+        return HeldNoise(matrices, period)
+
+    def sample(self, rows: Floats, log_std: Floats | None, noise: Floats) -> Floats:
+        """With matrices [N, F, A] of standard normals."""
+        assert log_std is not None
+        mean, features = rows[:, :self.num_outputs], rows[:, self.num_outputs:]
+        return as_float32(mean + np.einsum("nf,nfa->na", features, np.exp(log_std) * noise))
+
+    def log_prob(self, rows: Floats, log_std: Floats | None, actions: NDArray[Any]) -> Floats:
+        """Summed over dimensions."""
+        assert log_std is not None
+        mean, features = rows[:, :self.num_outputs], rows[:, self.num_outputs:]
+        variance = np.square(features) @ np.exp(2 * log_std) + SMALL_VARIANCE
+        squares = np.square(actions - mean) / variance + np.log(variance) + np.float32(LOG_2PI)
+        result: Floats = -0.5 * squares.sum(axis=1)
+        return result
+
+
+class HeldNoise:
+    """The same for ``period`` steps at a time."""
+
+    def __init__(self, values: Floats, period: int) -> None:
+        self._values, self._period = values, period
+
+    def __getitem__(self, step: int) -> Floats:
+        held: Floats = self._values[step // self._period]
+        return held
 
 
 def _log_softmax_at(logits: Floats, chosen: NDArray[Any]) -> Floats:

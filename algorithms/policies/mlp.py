@@ -109,6 +109,11 @@ class Mlp:
             hidden = out
         return hidden
 
+    @property
+    def features(self) -> Floats:
+        """[N, width] of the last hidden layer in the last :meth:`forward`; its input if there is none."""
+        return self._plan[-2][2] if len(self._plan) > 1 else self._input
+
     def backward(self, output_gradient: Floats) -> None:
         """Overwrites ``gradient``, given d loss / d output [N, out] of the last :meth:`forward`.
 

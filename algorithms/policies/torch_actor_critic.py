@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..observations import ObservationLayout
-from .actor_critic import act, check_mask
-from .heads import Head, forbid, head_for
+from .actor_critic import act, check_mask, exploring_head
+from .heads import Head, StateDependentGaussian, forbid, head_for
 from .mlp import Activation, Floats
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class TorchActorCritic:
         action_space: of one environment.
         build: makes the network; a class or function of an importable module, or a :class:`NetworkSpec`.
         log_std_init: where log standard deviations start (heads of Box actions).
+        sde_sample_freq: for state-dependent exploration, see :class:`StateDependentGaussian`; ``None``: without.
 
     Raises:
         UnsupportedSpaceError: a space this policy cannot work with.
@@ -64,10 +65,14 @@ class TorchActorCritic:
 
     def __init__(
         self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], build: Build, *,
-        log_std_init: float = 0.0,
+        log_std_init: float = 0.0, sde_sample_freq: int | None = None,
     ) -> None:
         self.layout = ObservationLayout(observation_space)
-        self.head: Head = head_for(action_space)
+        if sde_sample_freq is None:
+            self.head: Head = head_for(action_space)
+        else:
+            features = build(self.layout, 1).feature_size
+            self.head = exploring_head(action_space, features, sde_sample_freq)
         check_mask(self.layout, self.head, action_space)
         self.build = build
         self.log_std_init = log_std_init
@@ -120,9 +125,10 @@ class TorchNetworks:
                 f"{type(self.module).__name__} has buffers, such as BatchNorm's statistics; a policy's state is its "
                 "parameters alone: use LayerNorm, say"
             )
-        shape = policy.head.log_std_shape(getattr(self.module, "feature_size", 0))
+        shape = policy.head.log_std_shape
         self.log_std = None if shape is None else torch.nn.Parameter(torch.full(shape, policy.log_std_init))
         self.parameters = [*self.module.parameters()] + ([] if self.log_std is None else [self.log_std])
+        self._explores = isinstance(policy.head, StateDependentGaussian)
         self.memory_size: int = getattr(self.module, "memory_size", 0)
 
     def use(self, flat: Floats, gradient: Floats | None = None) -> None:
@@ -141,6 +147,15 @@ class TorchNetworks:
             at = end
         if at != len(flat):
             raise ValueError(f"{len(flat)} parameters for a network that has {at}")
+
+    def __call__(self, observations: Any, memory: Any = None) -> tuple[Any, Any, Any, Any]:
+        """Of tensors: outputs [N, num_outputs], values [N], features [N, F] if the head needs them, memory [N, M]."""
+        if memory is None and not self._explores:  # any module has this much
+            return *self.module(observations), None, None
+        features = self.module.encode(observations)
+        if memory is not None:
+            features, memory = self.module.recur(features, memory)
+        return *self.module.read(features), features, memory
 
     def observations(self, rows: NDArray[Any]) -> Any:
         """[N, O] → what the module is given: images in [0, 1], numbers as they are."""
@@ -174,6 +189,8 @@ class BoundTorchActorCritic:
     def step(self, observations: NDArray[Any], memory: Floats | None) -> tuple[Floats, Floats, Floats | None]:
         """See :class:`BoundPolicy`."""
         outputs, values, memory = self._forward(observations, memory)
+        if self.head.row_size > self.head.num_outputs:
+            return outputs, values, memory
         masks = self._layout.masks(observations)
         return outputs if masks is None else forbid(outputs, masks), values, memory
 
@@ -191,15 +208,14 @@ class BoundTorchActorCritic:
     def _forward(self, rows: NDArray[Any], memory: Floats | None) -> tuple[Floats, Floats, Floats | None]:
         import torch
 
-        module = self._networks.module
         with torch.inference_mode():
             observations = self._networks.observations(rows)
-            if memory is None:
-                outputs, values = module(observations)
-                return outputs.numpy(), values.numpy(), None
-            features, after = module.recur(module.encode(observations), torch.from_numpy(memory))
-            outputs, values = module.read(features)
-            return outputs.numpy(), values.numpy(), after.numpy()
+            outputs, values, features, after = self._networks(
+                observations, None if memory is None else torch.from_numpy(memory)
+            )
+            if self.head.row_size > self.head.num_outputs:
+                outputs = torch.cat([outputs, features], 1)
+            return outputs.numpy(), values.numpy(), None if after is None else after.numpy()
 
 
 def network_for(layout: ObservationLayout) -> Kind:

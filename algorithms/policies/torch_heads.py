@@ -10,7 +10,17 @@ from typing import Protocol
 
 import torch
 
-from .heads import FORBIDDEN, LOG_2PI, Bernoulli, Categorical, DiagonalGaussian, Head, MultiCategorical
+from .heads import (
+    FORBIDDEN,
+    LOG_2PI,
+    SMALL_VARIANCE,
+    Bernoulli,
+    Categorical,
+    DiagonalGaussian,
+    Head,
+    MultiCategorical,
+    StateDependentGaussian,
+)
 
 
 class TorchDistribution(Protocol):
@@ -85,14 +95,36 @@ class TorchDiagonalGaussian:
         return self.log_std.sum() + 0.5 * (1.0 + LOG_2PI) * self.mean.shape[1]
 
 
+class TorchStateDependentGaussian:
+    """Normals with ``mean`` [N, A] and the variance of ``features`` [N, F] times a matrix with ``log_std`` [F, A].
+
+    Features are taken as given: no gradient flows into them by the variance (Raffin et al. 2021, section 3).
+    """
+
+    def __init__(self, mean: torch.Tensor, features: torch.Tensor, log_std: torch.Tensor) -> None:
+        self.mean = mean
+        self.variance = features.detach().square() @ (2 * log_std).exp() + float(SMALL_VARIANCE)
+
+    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """[N, A] → [N], summed over dimensions."""
+        squares = (actions - self.mean).square() / self.variance + self.variance.log() + LOG_2PI
+        return squares.sum(1).mul(-0.5)
+
+    def entropy(self) -> torch.Tensor:
+        """[N]"""
+        return 0.5 * (self.variance.log() + 1.0 + LOG_2PI).sum(1)
+
+
 def torch_distribution(
-    head: Head, outputs: torch.Tensor, log_std: torch.Tensor | None, masks: torch.Tensor | None = None
+    head: Head, outputs: torch.Tensor, log_std: torch.Tensor | None, masks: torch.Tensor | None = None,
+    features: torch.Tensor | None = None,
 ) -> TorchDistribution:
     """The distribution of ``head`` over the policy network's ``outputs`` [N, num_outputs].
 
     Args:
         log_std: the head's free parameters, if it has any.
         masks: [N, num_outputs], 0 where an action is forbidden.
+        features: [N, F] of the last hidden layer, for state-dependent exploration.
     """
     if masks is not None:
         outputs = outputs + (masks == 0) * float(FORBIDDEN)
@@ -103,4 +135,7 @@ def torch_distribution(
     if isinstance(head, Bernoulli):
         return TorchBernoulli(outputs)
     assert isinstance(head, DiagonalGaussian) and log_std is not None
+    if isinstance(head, StateDependentGaussian):
+        assert features is not None
+        return TorchStateDependentGaussian(outputs, features, log_std)
     return TorchDiagonalGaussian(outputs, log_std)

@@ -109,7 +109,7 @@ def test_numpy_and_torch_agree_on_log_probabilities(space, seed, masked):
         masks = rng.integers(0, 2, rows.shape).astype(np.float32)
         for start in np.cumsum([0, *getattr(head, "sizes", ())[:-1]]):
             masks[:, start] = 1
-    shape = head.log_std_shape(0)
+    shape = head.log_std_shape
     log_std = None if shape is None else rng.normal(0, 1, shape).astype(np.float32)
     numpy_rows = rows if masks is None else forbid(rows, masks)
     actions = head.sample(numpy_rows, log_std, head.noise(rng, (1, 7))[0])
