@@ -10,7 +10,8 @@ their way all the time.
 Invariant: nothing of such a process is handled before its report and all frames that are older than that, or its end.
 
 Not so a process that runs tasks. Which ones it has only it can say; run elsewhere, they might run twice. It is waited
-for, and so is an actor that has GPUs, since only it can say which.
+for, and killed after a minute, since all others wait with it (``watchman.py``). So is an actor that has GPUs waited
+for, since only it can say which; that is not killed.
 """
 
 from __future__ import annotations

@@ -36,6 +36,9 @@ STARTING = "RLFLOW_WORKER_START_SECONDS"
 LOOKS = 4
 """In the time that a worker may be silent."""
 
+AWAITED_REPORT, AWAITED_END = 2, 6
+"""Times that, after which one is reported for which a new node waits, and killed if it runs tasks."""
+
 FORCE_SECONDS = 2.0
 """For a worker to end itself, when a task of its was cancelled by force."""
 
@@ -45,6 +48,8 @@ STACK_SECONDS = 1.0
 LONGEST_STACK = 8000
 ZYGOTE = "zygote"
 """Among suspects; its log has that name."""
+
+LEFT_ALONE = "It is left alone; engine.cancel(ref, force=True) or engine.kill(actor) ends it"
 
 
 @dataclass
@@ -59,6 +64,8 @@ class _Suspect:
     until: float
     doomed: bool = False
     """It is killed when the stack is there."""
+    fate: str = LEFT_ALONE
+    """A sentence."""
 
 
 class Watchman:
@@ -111,16 +118,26 @@ class Watchman:
             self.next_look = min(self.next_look, at)
 
     def awaits(self, workers: list[str], now: float) -> None:
-        """A node that takes the place of another one waits for these to report, and does nothing else meanwhile."""
+        """A node that takes the place of another one waits for these to report, and does nothing else meanwhile.
+
+        Not for ever: one that runs tasks is killed at last, since all others wait for it, and what it ran is run again.
+        """
         self._report_those_due(now)
         self._awaited_since = self._awaited_since or now
         lasts = now - self._awaited_since
         for worker in workers:
             process = self._node.pool.processes.get(worker)
-            if process is not None and worker not in self._awaited and lasts >= 2 * self._silence:
+            if process is None or lasts < AWAITED_REPORT * self._silence:
+                continue
+            runs_tasks = self._node.actors.table.get(self._node.pool.note(worker)) is None
+            if worker not in self._awaited:
                 self._awaited.add(worker)
                 what = f"has not reported to the daemon that was started anew for {seconds(lasts)}"
-                self._suspect(process, "hung", f"{what}; nothing new is started before it does", now)
+                end = f"It is killed if it does not within {seconds(AWAITED_END * self._silence)}"
+                fate = end if runs_tasks else LEFT_ALONE
+                self._suspect(process, "hung", f"{what}; nothing new is started before it does", now, fate)
+            elif runs_tasks and lasts >= AWAITED_END * self._silence:
+                self._node.pool.kill(worker)
 
     def forced(self, task: Task, now: float) -> None:
         """A task that its worker runs was cancelled by force."""
@@ -156,7 +173,7 @@ class Watchman:
 
     # ------------------------------------------------------------ reports
 
-    def _suspect(self, process: Process | None, kind: str, what: str, now: float) -> None:
+    def _suspect(self, process: Process | None, kind: str, what: str, now: float, fate: str = LEFT_ALONE) -> None:
         """Asks for the stack; the report is written when it is there."""
         if process is None or not process.pid or process.id in self._suspects:
             return
@@ -165,7 +182,7 @@ class Watchman:
         name = process.id if process.id == ZYGOTE else f"worker {process.id}"
         text = f"{name} (pid {process.pid}, {stacks.state(process.pid)}){self._work(process.id)} {what}"
         stacks.ask_for(process.pid)
-        self._suspects[process.id] = _Suspect(process, text, kind, size, now + STACK_SECONDS, doomed=kind == "late")
+        self._suspects[process.id] = _Suspect(process, text, kind, size, now + STACK_SECONDS, kind == "late", fate)
 
     def _look_at_zygote(self, waits: Process, now: float) -> None:
         """It has not even forked a worker that was asked for. Nobody can take its place, so that is said once."""
@@ -200,8 +217,8 @@ class Watchman:
                 self._node.warn(suspect.text + stack)
             return
         self._node.store.add_event(suspect.kind, process.id, suspect.text + stack)
-        ends = "" if process.id == ZYGOTE else "; engine.cancel(ref, force=True) or engine.kill(actor) ends it"
-        self._node.warn(f"{suspect.text}. It is left alone{ends}{stack}")
+        fate = "It is left alone" if process.id == ZYGOTE else suspect.fate
+        self._node.warn(f"{suspect.text}. {fate}{stack}")
 
     def _stack(self, suspect: _Suspect) -> str:
         try:

@@ -118,10 +118,22 @@ def test_a_new_daemon_says_for_whom_it_waits(caplog, tmp_path):
     wait_for((tmp_path / "begun").exists, "the task begins")
     os.kill(engine_processes().daemon, signal.SIGKILL)
     wait_for(lambda: "has not reported to the daemon that was started anew" in caplog.text, "it is reported")
-    assert "in match_for_ever" in caplog.text
-    os.kill(int(re.search(r"worker w\d+ \(pid (\d+), R", caplog.text)[1]), signal.SIGKILL)
+    assert "It is killed if it does not within 3.0 s. Its stacks" in caplog.text and "in match_for_ever" in caplog.text
     with pytest.raises(WorkerCrashedError):
         engine.get(ref)
+
+
+def test_a_new_daemon_does_not_wait_for_ever(tmp_path):
+    """For a worker that is stopped: others' tasks go on, and what it ran is run again."""
+    ref = until.remote(tmp_path / "go")
+    wait_for((tmp_path / "go.begun").exists, "the task begins")
+    pid = int(re.search(r"runs on w\d+ \(pid (\d+)\)", str(engine.why(ref)))[1])
+    os.kill(pid, signal.SIGSTOP)
+    os.kill(engine_processes().daemon, signal.SIGKILL)
+    (tmp_path / "gone").touch()
+    assert engine.get(until.remote(tmp_path / "gone"), timeout=60) != pid
+    (tmp_path / "go").touch()
+    assert engine.get(ref, timeout=60) != pid
 
 
 def test_the_patience_of_the_engine_is_checked(monkeypatch):
