@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from .config import RunConfig
+from .config_references import resolve_references
 from .config_source import ConfigError, ConfigSource, KeyPath, dotted, shown
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def check_config(source: ConfigSource, algorithm_class: type[Algorithm] | None =
     Raises:
         ConfigError: with every mistake there is; when the algorithm is unknown, its own keys go unchecked.
     """
+    resolve_references(source)
     chosen = algorithm_class or _resolve_algorithm(source)
     fields = chosen.Config.model_fields if chosen else {}
     for short, full in SHORTHANDS.items():
@@ -189,7 +191,7 @@ def _add_problem(
         section = _section_at(model, path[:-1])
         top_level = len(path) == 1
         known = all_keys if top_level else list(section.model_fields) if section else []
-        hint = did_you_mean(str(path[-1]), known)
+        hint = _ELSEWHERE.get(name) or did_you_mean(str(path[-1]), known)
         if not hint and not top_level and known:
             hint = f"; {dotted(path[:-1])} has {', '.join(known)}"
         source.add_problem(path, f"{name}: unknown key{hint}")
@@ -213,6 +215,13 @@ def _add_problem(
             hint = did_you_mean(got, re.findall(r"'([^']*)'", str(errors[0]["ctx"]["expected"])))
         source.add_problem(path, f"{name}: expected {expected}, got {shown(got)}{hint}")
 
+
+_ELSEWHERE = {
+    "tune": " here; it is for rlflow tune",
+    "runs": " of a single run; rlflow train CONFIG trains files with several",
+    "default": " of a single run; rlflow train CONFIG trains files with several",
+}
+"""Keys of whole files, where a single run is wanted."""
 
 _EXPECTED = {
     "int_type": "a whole number",

@@ -8,6 +8,7 @@ from typing import Any
 
 from .config import RunConfig
 from .config_check import SHORTHANDS
+from .tuning import TuneConfig
 
 _OPENING = """\
 # Config reference
@@ -29,6 +30,47 @@ rlflow schema --out config.schema.json
 ```
 
 A **schedule** is a number, or `linear(start, end)`, which goes from start to end over the run's env steps.
+
+`${key}` stands for the value of another key of the config, overrides included: `minibatch_size: ${rollout_length}`,
+`name: ${algorithm}_${env}`. `$${` is a plain `${`.
+
+**Several runs** in one file share what is in `default`; their own keys win, of mappings such as `stop` only those that
+they have. `rlflow train` makes them one after the other, `--only NAME` some of them.
+
+```yaml
+# several.yaml
+default:
+  algorithm: ppo
+  env: CartPole-v1
+  stop: {env_steps: 2000}
+runs:
+  slow: {learning_rate: 1e-4}
+  fast: {learning_rate: 1e-2, stop: {env_steps: 1000}}
+```
+
+```bash
+rlflow train several.yaml --only fast evaluation.episodes=2
+```
+
+The **search space** of `rlflow tune` is a block `tune` beside the config's other keys:
+
+```yaml
+# search.yaml
+algorithm: ppo
+env: CartPole-v1
+stop: {env_steps: 500}
+evaluation: {episodes: 2}
+tune:
+  trials: 2
+  space:
+    learning_rate: loguniform(1e-4, 1e-2)
+    epochs: int(1, 20)
+    rollout_length: [32, 64]
+```
+
+```bash
+rlflow tune search.yaml engine.backend=inline
+```
 """
 
 
@@ -44,6 +86,7 @@ def config_reference() -> str:
         shared = properties if shared is None else {k: v for k, v in shared.items() if properties.get(k) == v}
     common = {**next(iter(schemas.values())), "properties": shared or {}}
     parts += ["## Keys of every algorithm\n", _table(common)]
+    parts += ["## Keys of `tune`\n", _table(TuneConfig.model_json_schema())]
     for name, schema in schemas.items():
         own = {key: value for key, value in schema["properties"].items() if key not in (shared or {})}
         parts += [f"## `algorithm: {name}`\n", _table({**schema, "properties": own})]

@@ -12,6 +12,7 @@ from typing import Any
 
 from .config import RunConfig
 from .config_check import SHORTHANDS
+from .tuning import TuneConfig
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 SCHEDULE = r"^\s*linear\(\s*[^,\s]+\s*,\s*[^,\s]+\s*\)\s*$|^\s*[-+.\deE]+\s*$"
@@ -28,25 +29,54 @@ def config_schema() -> dict[str, Any]:
         "description": run_keys["algorithm"]["description"],
         "anyOf": [{"enum": sorted(ALGORITHMS)}, {"type": "string", "pattern": r"^[\w.]+:\w+$"}],
     }
-    cases = []
+    cases, all_keys = [], dict(run_keys)
     for name in sorted(ALGORITHMS):
         own = resolve(name).Config.model_json_schema()
         definitions |= own.get("$defs", {})
         keys = with_shorthands(_tidied(own["properties"]))
-        known = {"propertyNames": {"enum": [*run_keys, *keys]}, "properties": keys}
+        all_keys = {**keys, **all_keys}
+        known = {"propertyNames": {"enum": [*run_keys, *keys, "tune"]}, "properties": keys}
         cases.append({
             "if": {"properties": {"algorithm": {"const": name}}, "required": ["algorithm"]},
             "then": {**known, "required": own.get("required", [])},
         })
+    definitions = {name: _tidied(definition) for name, definition in definitions.items()}
+    one_run = {
+        "properties": {**run_keys, "tune": _tidied(TuneConfig.model_json_schema())},
+        "required": run.get("required", []),
+        "allOf": cases,
+    }
+    part = {"type": ["object", "null"], "properties": _optional(all_keys, definitions)}
+    several = {
+        "properties": {
+            "default": {**part, "description": "what the runs share"},
+            "runs": {
+                "type": "object", "additionalProperties": part, "description": "by name, what each has of its own",
+            },
+        },
+        "required": ["runs"],
+        "additionalProperties": False,
+    }
     return {
         "$schema": DRAFT,
         "title": "rlflow config",
         "type": "object",
-        "properties": run_keys,
-        "required": run.get("required", []),
-        "allOf": cases,
-        "$defs": {name: _tidied(definition) for name, definition in definitions.items()},
+        "if": {"anyOf": [{"required": ["default"]}, {"required": ["runs"]}]},
+        "then": several,
+        "else": one_run,
+        "$defs": definitions,
     }
+
+
+def _optional(node: Any, definitions: Mapping[str, Any]) -> Any:
+    """Without references and without required keys, which may come from the default."""
+    if isinstance(node, list):
+        return [_optional(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    name = str(node.get("$ref", "")).rpartition("/")[2]
+    whole = {**definitions.get(name, {}), **node}
+    return {key: _optional(value, definitions) for key, value in whole.items() if key not in ("$ref", "required")}
 
 
 def with_shorthands(keys: Mapping[str, Any]) -> dict[str, Any]:

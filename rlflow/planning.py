@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config_check import CheckedConfig, check_config
-from .config_source import Origin, apply_overrides, read_config_file
+from .config_runs import is_of_several, split_runs
+from .config_source import ConfigError, ConfigSource, Origin, Problem, apply_overrides, read_config_file
 from .errors import InputError, RlflowError
 
 if TYPE_CHECKING:
@@ -40,38 +42,63 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def plan_runs(
-    config: str, overrides: Sequence[str], seeds: Sequence[int] | None = None, device: str | None = None
+    config: str,
+    overrides: Sequence[str],
+    seeds: Sequence[int] | None = None,
+    device: str | None = None,
+    only: Sequence[str] = (),
 ) -> list[CheckedConfig]:
     """The runs that the file ``config`` describes, each once a seed.
 
     Args:
-        config: the YAML file.
+        config: the YAML file, of one run or of several.
         overrides: ``key=value`` for all of them.
         seeds: a run for each; by default one with the seed of the config.
         device: where networks run, of algorithms that can choose.
+        only: which of a file's several runs, by name; ``*`` stands for any text.
 
     Raises:
         ConfigError: with every mistake in it.
         InputError: it can be read no further.
     """
-    planned = []
+    planned: list[CheckedConfig] = []
+    problems: dict[tuple[str, str], Problem] = {}  # once, though it be found in several runs
     wanted: Sequence[int | None] = seeds or [None]
-    for seed in wanted:
-        source = read_config_file(Path(config))
-        apply_overrides(source, overrides)
-        if seed is not None:
-            source.override(("seed",), seed, Origin(f"--seeds {seed}", (2, 0, 0)))
-            name = source.values.get("name")
-            if isinstance(name, str) and len(seeds or ()) > 1:  # else the folders would be name, name_2, name_3
-                source.override(("name",), f"{name}_seed{seed}", source.origins[("name",)])
-        checked = check_config(source)
-        if device is not None and "device" in checked.algorithm_class.Config.model_fields:
-            source.override(("device",), device, Origin(f"--device {device}", (2, 1, 0)))
-            checked = check_config(source)
-        elif device not in (None, "cpu"):
-            raise InputError(f"--device {device}: {checked.run.algorithm} runs on the CPU only")
-        planned.append(checked)
+    for source in _read_sources(config, only):
+        for seed in wanted:
+            own = copy.deepcopy(source)
+            apply_overrides(own, overrides)
+            if seed is not None:
+                own.override(("seed",), seed, Origin(f"--seeds {seed}", (2, 0, 0)))
+                name = own.values.get("name")
+                if isinstance(name, str) and len(wanted) > 1:  # else the folders would be name, name_2, name_3
+                    own.override(("name",), f"{name}_seed{seed}", own.origins[("name",)])
+            try:
+                planned.append(_check(own, device))
+            except ConfigError as error:
+                problems |= {(problem.where, problem.what): problem for problem in error.problems}
+    if problems:
+        raise ConfigError(problems.values())
     return planned
+
+
+def _read_sources(config: str, only: Sequence[str]) -> list[ConfigSource]:
+    source = read_config_file(Path(config))
+    if is_of_several(source):
+        return list(split_runs(source, only).values())
+    if only:
+        raise InputError(f"--only {only[0]}: {config} is one run; a file with several has a key runs")
+    return [source]
+
+
+def _check(source: ConfigSource, device: str | None) -> CheckedConfig:
+    checked = check_config(source)
+    if device is not None and "device" in checked.algorithm_class.Config.model_fields:
+        source.override(("device",), device, Origin(f"--device {device}", (2, 1, 0)))
+        return check_config(source)
+    if device not in (None, "cpu"):
+        raise InputError(f"--device {device}: {checked.run.algorithm} runs on the CPU only")
+    return checked
 
 
 @dataclass

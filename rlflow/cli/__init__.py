@@ -80,6 +80,7 @@ app.command(rich_help_panel=TRAINING, epilog=examples(
     "rlflow train configs/ppo_cartpole.yaml lr=1e-3 stop.env_steps=50000 --seed 1",
     "rlflow train configs/ppo_cartpole.yaml --seeds 0-4",
     "rlflow train configs/ppo_cartpole.yaml --dry-run > mine.yaml",
+    "rlflow train several.yaml --only fast",
     "rlflow train --resume RUN",
     "rlflow train --resume RUN stop.env_steps=200000",
 ))(train)

@@ -33,6 +33,10 @@ def train(
         str | None,
         typer.Option(metavar="N-M", help="A run for each seed, one after the other, and their summary: 0-4 or 0,3,7"),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of a config with several runs, only this one; * stands for any text."),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -92,7 +96,7 @@ def train(
 
     from rlflow.planning import parse_seeds, plan_runs
 
-    configs = plan_runs(config, wanted, None if seeds is None else parse_seeds(seeds), device)
+    configs = plan_runs(config, wanted, None if seeds is None else parse_seeds(seeds), device, only or [])
     if dry_run:
         _print_configs(configs)
     elif len(configs) == 1:

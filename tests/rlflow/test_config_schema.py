@@ -37,6 +37,15 @@ def test_a_complete_config_fits(validator: Any) -> None:
     assert validator.is_valid({**GOOD, "algorithm": "mine:Mine", "my_own_key": 3})
 
 
+def test_files_of_several_runs_and_searches_fit(validator: Any) -> None:
+    several = {"default": GOOD, "runs": {"fast": {"lr": 1e-2, "stop": {"minutes": 1}}, "plain": None}}
+    assert [error.message for error in validator.iter_errors(several)] == []
+    assert not validator.is_valid({**several, "seed": 1})
+    assert not validator.is_valid({"default": {"gamma": 2}, "runs": {"x": {}}})
+    assert validator.is_valid({**GOOD, "tune": {"trials": 3, "space": {"lr": "loguniform(1e-4, 1e-2)"}}})
+    assert not validator.is_valid({**GOOD, "tune": {"trails": 3, "space": {"lr": [1, 2]}}})
+
+
 @pytest.mark.parametrize(
     "mistake",
     [
