@@ -198,3 +198,36 @@ def test_chaos_fails_with_what_differed(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Difference: task trees of round 0: got [" in done.stderr
     assert json.loads(path.read_text())["difference"].startswith("Difference: task trees of round 0")
+
+
+def test_returns_are_trained_once_and_compared_with_what_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "returns.json"
+    short = ("--steps", "600", "--episodes", "2", "--backend", "inline", "--json", str(path))
+    done = run_program("returns.py", "--rows", "a3c_cartpole", "--seeds", "0-1", *short)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first = json.loads(path.read_text())["rows"]["a3c_cartpole"]
+    assert sorted(first["runs"]) == ["0", "1"] and len(first["runs"]["0"]["returns"]) == 2
+    assert first["reached"] == min(run["mean_return"] for run in first["runs"].values())
+    assert first["met"] is None, "three seeds are wanted"
+
+    again = run_program("returns.py", "--rows", "a3c_cartpole", "--seeds", "1,2", *short)
+    assert "seed 2:" in again.stdout and "seed 1:" not in again.stdout
+    row = json.loads(path.read_text())["rows"]["a3c_cartpole"]
+    assert row["met"] is False and row["runs"]["0"] == first["runs"]["0"]
+
+
+def test_returns_name_rows_that_do_not_exist() -> None:
+    done = run_program("returns.py", "--rows", "ppo_catpole")
+    assert done.returncode == 2 and "ppo_cartpole" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a3c_run_gives_all_figures(tmp_path: Path) -> None:
+    printed, document = run_to_json(
+        "a3c_vs_a2c.py", tmp_path / "result.json", "--seeds", "3", "--steps", "600", "--backend", "inline"
+    )
+    (run,) = document["runs"]["ours"]
+    assert run["status"] == "ok", run
+    assert len(run["evaluation_returns"]) == 20
+    rows = {row["figure"]: row["ours"]["median"] for row in document["rows"]}
+    assert all(rows[figure] > 0 for figure in ("steps_per_second", "steps_per_cpu_second", "evaluation_return"))
+    assert "env steps/s" in printed
