@@ -193,7 +193,7 @@ class A3C(ActorCriticAlgorithm):
 
     def setup(self) -> None:
         c = self.config
-        spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_kwargs))
+        spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_arguments))
         self.policy = self.make_policy(*spaces)
         first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
         if c.shards > len(first):
@@ -211,7 +211,7 @@ class A3C(ActorCriticAlgorithm):
         c = self.config
         self._run = uuid4().hex  # a new name: no environment kept in a worker belongs to these states
         envs = c.num_envs // c.env_groups
-        spec = RolloutSpec(self._run, c.env, c.env_kwargs, c.seed, envs, c.rollout_length, self.policy, c.gamma)
+        spec = RolloutSpec(self._run, c.env, c.env_arguments, c.seed, envs, c.rollout_length, self.policy, c.gamma)
         self._rollout_spec = spec
         self._spec = engine.put(GradientSpec(spec, type(self), c, self.total_env_steps))
         self._freeze_statistics()
@@ -296,7 +296,7 @@ class A3C(ActorCriticAlgorithm):
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         c, trained = self.config, self.trained_policy()
         weights = engine.put(trained.weights)
-        return evaluate(c.env, c.env_kwargs, self.policy, weights, episodes, seed, deterministic, trained.moments)
+        return evaluate(c.env, c.env_arguments, self.policy, weights, episodes, seed, deterministic, trained.moments)
 
     def trained_policy(self) -> TrainedPolicy:
         assert self._server is not None

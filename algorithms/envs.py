@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import traceback
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,8 +19,10 @@ from numpy.typing import NDArray
 
 import rlflow.engine as engine
 
-from .errors import EnvStepError, UnknownEnvError, did_you_mean
+from .config import WRAPPERS
+from .errors import EnvStepError, UnknownEnvError, UnknownWrapperError, did_you_mean
 from .observations import ObservationLayout
+from .wrappers import wrapped
 
 Rows = NDArray[Any]
 Bools = NDArray[np.bool_]
@@ -29,13 +33,19 @@ def check_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> EnvSp
 
     Args:
         env_id: what a config's ``env`` says.
-        env_kwargs: when given, the environment is made once with them, and closed.
+        env_kwargs: when given, the environment is made once with them, and closed; wrappers under :data:`WRAPPERS`.
 
     Raises:
         UnknownEnvError: not registered (with the nearest ids), or its module cannot be imported.
+        UnknownWrapperError: a wrapper is not there.
         EnvStepError: it could not be made with ``env_kwargs``.
     """
     spec = _find_spec(env_id)
+    if env_kwargs and env_kwargs.get(WRAPPERS) and spec.vector_entry_point is not None:
+        warnings.warn(
+            f"{env_id} steps all its copies at once, which its wrappers cannot: it will be stepped one by one, and "
+            "slower", stacklevel=2,
+        )
     if env_kwargs:
         VectorStepper(env_id, env_kwargs, 1).close()
     return spec
@@ -43,7 +53,11 @@ def check_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> EnvSp
 
 def _find_spec(env_id: str) -> EnvSpec:
     module, colon, name = env_id.rpartition(":")
-    if colon:
+    if not colon and name.startswith("ALE/"):
+        if importlib.util.find_spec("ale_py") is None:
+            raise UnknownEnvError(f"env {env_id!r} is one of ale-py's, which is not installed: pip install ale-py")
+        module = "ale_py"
+    if module:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
@@ -100,12 +114,14 @@ def _make_vector(
     env_id: str, env_kwargs: Mapping[str, Any], num_envs: int, first_index: int
 ) -> VectorEnv[Any, Any, Any]:
     spec = _find_spec(env_id)
-    if spec.vector_entry_point is not None and not spec.additional_wrappers:
-        return gymnasium.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
+    keywords = {key: value for key, value in env_kwargs.items() if key != WRAPPERS}
+    wrappers = env_kwargs.get(WRAPPERS, ())
+    if spec.vector_entry_point is not None and not spec.additional_wrappers and not wrappers:
+        return gymnasium.make_vec(env_id, num_envs, vectorization_mode="vector_entry_point", **keywords)
 
     def make(index: int) -> gymnasium.Env[Any, Any]:
-        env = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
-        return Located(env, env_id, first_index + index)
+        env = gymnasium.make(env_id, disable_env_checker=True, **keywords)
+        return Located(wrapped(env, wrappers), env_id, first_index + index)
 
     makers = [partial(make, index) for index in range(num_envs)]
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -121,7 +137,7 @@ class VectorStepper:
 
     Raises:
         EnvStepError: making, resetting or stepping it raised.
-        UnknownEnvError: no such id.
+        UnknownEnvError, UnknownWrapperError: no such id or name.
     """
 
     def __init__(
@@ -132,7 +148,7 @@ class VectorStepper:
         self.seed: int | None = None
         try:
             self.env = _make_vector(env_id, env_kwargs, num_envs, first_index)
-        except UnknownEnvError:
+        except (UnknownEnvError, UnknownWrapperError):
             raise
         except Exception as error:
             raise _env_error(error, env_id, "make", None, None, None) from error
@@ -145,7 +161,9 @@ class VectorStepper:
     def reset(self, seeds: list[int]) -> Rows:
         """Resets the environments from B ``seeds`` (a native vector env uses the first only) → [B, O]."""
         self.remember(seeds)
-        argument = seeds if isinstance(self.env, SyncVectorEnv) else seeds[0]
+        argument: Any = seeds if isinstance(self.env, SyncVectorEnv) else seeds[0]
+        if type(self.env).__module__.startswith("ale_py"):  # which counts up from it in 31 bits
+            argument = seeds[0] // 4
         try:
             observations, _ = self.env.reset(seed=argument)
         except Exception as error:

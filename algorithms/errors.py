@@ -14,6 +14,10 @@ class UnknownEnvError(RLError):
     """No environment of that id is registered."""
 
 
+class UnknownWrapperError(RLError):
+    """No wrapper of that name."""
+
+
 class UnknownAlgorithmError(RLError):
     """No algorithm of that name, or ``module:Class`` does not lead to one."""
 

@@ -161,7 +161,7 @@ class ES(Algorithm):
         self._aggregators = AggregatorTree(
             self._table, AggregatorTree.size_for(c.population // 2, engine.cluster_resources().get("CPU", 1))
         )
-        spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_kwargs))
+        spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_arguments))
         self.policy = self.make_policy(*spaces)
         self.parameters = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
         if len(self.parameters) >= c.noise_table:
@@ -171,7 +171,7 @@ class ES(Algorithm):
             )
         self._adam = Adam(len(self.parameters))
         self._moments = Moments.none(self.policy.layout.size)
-        self._spec = engine.put(MembersSpec(self._run, c.env, c.env_kwargs, c.seed, self.policy))
+        self._spec = engine.put(MembersSpec(self._run, c.env, c.env_arguments, c.seed, self.policy))
         self._evaluate = engine.remote(evaluate_pairs)
 
     def collect(self, starts: NDArray[np.int64], sigma: float) -> list[PairsReport]:
@@ -246,7 +246,7 @@ class ES(Algorithm):
         c = self.config
         weights = engine.put(self.parameters)
         return evaluate(
-            c.env, c.env_kwargs, self.policy, weights, episodes, seed, deterministic, self._moments
+            c.env, c.env_arguments, self.policy, weights, episodes, seed, deterministic, self._moments
         )
 
     def trained_policy(self) -> TrainedPolicy:

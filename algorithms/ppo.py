@@ -146,7 +146,7 @@ class PPO(ActorCriticAlgorithm):
         c = self.config
         learner = engine.remote(**LEARNER)(PPOLearner)
         self._learner = learner.remote(type(self), c, self.total_env_steps)  # imports torch
-        spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_kwargs))
+        spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_arguments))
         self.policy = self.make_policy(*spaces)
         if c.overlap and self.policy.memory_size:
             raise UnfitConfigError("overlap: true is not for recurrent policies; leave it out")
@@ -165,7 +165,7 @@ class PPO(ActorCriticAlgorithm):
         envs = c.num_envs // c.env_groups
         self._spec = engine.put(
             RolloutSpec(
-                self._run, c.env, c.env_kwargs, c.seed, envs, c.rollout_length, self.policy, c.gamma, c.overlap
+                self._run, c.env, c.env_arguments, c.seed, envs, c.rollout_length, self.policy, c.gamma, c.overlap
             )
         )
         self._states = [engine.put(state) for state in states]
@@ -230,7 +230,7 @@ class PPO(ActorCriticAlgorithm):
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         c = self.config
         moments = self._statistics.observations if c.normalize_observations else None
-        return evaluate(c.env, c.env_kwargs, self.policy, self._weights, episodes, seed, deterministic, moments)
+        return evaluate(c.env, c.env_arguments, self.policy, self._weights, episodes, seed, deterministic, moments)
 
     def trained_policy(self) -> TrainedPolicy:
         moments = self._statistics.observations if self.config.normalize_observations else None

@@ -102,17 +102,20 @@ def _resolve_algorithm(source: ConfigSource) -> type[Algorithm] | None:
 
 def _check_env(source: ConfigSource, config: BaseModel | None) -> None:
     from rlflow.algorithms.envs import check_env
-    from rlflow.algorithms.errors import EnvStepError, UnknownEnvError
+    from rlflow.algorithms.errors import EnvStepError, UnknownEnvError, UnknownWrapperError
 
     # None: the id is looked up and the env not made; with a mistake in env_kwargs there is nothing to make it with.
-    options = None if config is None or source.problems else getattr(config, "env_kwargs", None)
+    options = None if config is None or source.problems else getattr(config, "env_arguments", None)
     try:
         check_env(source.values["env"], options)
     except UnknownEnvError as error:
         source.add_problem(("env",), str(error))
+    except UnknownWrapperError as error:
+        source.add_problem(("wrappers",), str(error))
     except EnvStepError as error:
         reason = (error.trace.strip().splitlines() or ["it could not be made"])[-1]
-        source.add_problem(("env_kwargs",), f"env_kwargs: {source.values['env']} could not be made: {reason}")
+        key = "wrappers" if "wrappers" in source.values and "env_kwargs" not in source.values else "env_kwargs"
+        source.add_problem((key,), f"{key}: {source.values['env']} could not be made: {reason}")
     except Exception as error:  # "module:Env-v0" imports a module of the user's own
         source.add_problem(("env",), f"env {source.values['env']!r}: {type(error).__name__}: {error}")
 

@@ -94,7 +94,7 @@ class Run:
 
         with restored(self._folder, "inline", checkpoint, self._algorithm_class) as (config, algorithm):
             trained = algorithm.trained_policy()
-        observation_space, _ = spaces_of(config.algorithm.env, config.algorithm.env_kwargs)
+        observation_space, _ = spaces_of(config.algorithm.env, config.algorithm.env_arguments)
         return RunPolicy(trained, observation_space)
 
     def evaluate(

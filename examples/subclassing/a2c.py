@@ -45,7 +45,7 @@ class A2C(ActorCriticAlgorithm):
 
     def setup(self):
         c = self.config
-        self.policy = self.make_policy(*spaces_of(c.env, c.env_kwargs))
+        self.policy = self.make_policy(*spaces_of(c.env, c.env_arguments))
         self.learner = self.policy.learner(self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS)))
         self.rollout = engine.remote(num_returns=3)(rollout)
         self.start([initial_state(group) for group in range(c.env_groups)])
@@ -54,7 +54,7 @@ class A2C(ActorCriticAlgorithm):
         c = self.config
         run = f"a2c-{time.time_ns()}"  # names the environments that workers keep: never those of another run
         envs = c.num_envs // c.env_groups
-        self.spec = engine.put(RolloutSpec(run, c.env, c.env_kwargs, c.seed, envs, c.rollout_length, self.policy))
+        self.spec = engine.put(RolloutSpec(run, c.env, c.env_arguments, c.seed, envs, c.rollout_length, self.policy))
         self.states = [engine.put(state) for state in states]
 
     def training_step(self):
@@ -87,7 +87,7 @@ class A2C(ActorCriticAlgorithm):
 
     def evaluate(self, episodes, seed, deterministic=True):
         c = self.config
-        return evaluate(c.env, c.env_kwargs, self.policy, self.learner.parameters, episodes, seed, deterministic)
+        return evaluate(c.env, c.env_arguments, self.policy, self.learner.parameters, episodes, seed, deterministic)
 
     def trained_policy(self):
         return TrainedPolicy(self.policy, self.learner.parameters.copy(), None)

@@ -55,7 +55,7 @@ def evaluate(
             for number in range(min(episodes, FILMED)):
                 path = folder.path / "videos" / f"step_{algorithm.env_steps}_episode_{number}.mp4"
                 score = film_episode(
-                    path, options.env, options.env_kwargs, policy, chosen, number, deterministic=not stochastic
+                    path, options.env, options.env_arguments, policy, chosen, number, deterministic=not stochastic
                 )
                 films.append({"path": str(path), "return": score})
                 if not as_json:

@@ -43,5 +43,5 @@ def export(
             "rlflow": __version__, "algorithm": config.run.algorithm, "env": options.env,
             "env_steps": algorithm.env_steps, "run": folder.path.name,
         }
-        compared = export_policy(algorithm.trained_policy(), options.env, options.env_kwargs, path, form, about)
+        compared = export_policy(algorithm.trained_policy(), options.env, options.env_arguments, path, form, about)
     typer.echo(f"wrote {shown_path(path)}, which acts as the policy does at {compared} observations")
