@@ -90,7 +90,8 @@ def _fork(
         for fd in to_close:  # the lock above all: while anybody has it, it is held
             os.close(fd)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # SIGTERM goes on being ignored here: who ends a job (Slurm, say) sends it to all of its processes, and the
+        # driver, which is among them, may want to save something first. Its end is the end of all others.
         log = os.open(Path(folder) / "logs" / f"{role}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -78,4 +78,10 @@ class RunConfig(_Section):
     stop: StopConfig = Field(description="when training ends")
     evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="the evaluation at the end")
     checkpoint: CheckpointConfig = Field(default=CheckpointConfig(), description="when state is saved")
+    callbacks: tuple[str | dict[str, dict[str, Any]], ...] = Field(
+        default=(), description="listeners to the run: 'module:Class', or {'module:Class': {argument: value}}"
+    )
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] | None = Field(
+        default=None, description="where metrics are sent as well; null: tensorboard, if it is installed"
+    )
     engine: EngineConfig = Field(default=EngineConfig(), description="what the run computes on")

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from .callback_loading import find_callback
 from .config import RunConfig
 from .config_references import resolve_references
 from .config_source import ConfigError, ConfigSource, KeyPath, dotted, shown
+from .errors import InputError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -68,6 +70,11 @@ def check_config(source: ConfigSource, algorithm_class: type[Algorithm] | None =
     algorithm = validate_model(chosen.Config, algorithm_values, source, all_keys) if chosen else None
     if (chosen is None or "env" in fields) and isinstance(source.values.get("env"), str):
         _check_env(source, algorithm)
+    for index, callback in enumerate(run.callbacks if run else ()):
+        try:
+            find_callback(callback)
+        except InputError as error:
+            source.add_problem(("callbacks", index), str(error))
     if source.problems:
         raise ConfigError(source.problems)
     assert run is not None and chosen is not None and algorithm is not None

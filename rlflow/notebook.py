@@ -87,9 +87,9 @@ class NotebookProgress(Callback):
         from IPython.display import HTML, display
 
         self._drawn = time.monotonic()
-        picture = HTML(self.render(word, colour))  # type: ignore[no-untyped-call]
+        picture = HTML(self.render(word, colour))
         if self._handle is None:
-            self._handle = display(picture, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = display(picture, display_id=True)
         else:
             self._handle.update(picture)
 

@@ -20,7 +20,7 @@ from .run_folder import RunFolder, find_run, shown_path
 if TYPE_CHECKING:
     from rlflow.algorithms.base import Algorithm
 
-CHANGEABLE = ("stop", "evaluation", "checkpoint", "engine")
+CHANGEABLE = ("stop", "evaluation", "checkpoint", "engine", "callbacks", "trackers")
 """What may differ from the run as it was. Anything else would make it another run."""
 
 log = logging.getLogger("rlflow")

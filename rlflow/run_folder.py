@@ -79,6 +79,11 @@ class RunFolder:
         with self.evaluations_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(summary) + "\n")
 
+    def append_system(self, line: Mapping[str, Any]) -> None:
+        """One line of times and memory."""
+        with self.system_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
     def cut_back(self, env_steps: int) -> float:
         """Takes back what was written past ``env_steps``; returns the run's time so far, in seconds."""
         for file in (self.metrics_file, self.evaluations_file, self.system_file):

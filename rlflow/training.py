@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rlflow import engine
 
+from .callback_loading import make_callbacks
 from .callbacks import Callback, CallbackList, RunStart
 from .config import EngineConfig
 from .config_check import CheckedConfig
@@ -23,6 +24,8 @@ from .resuming import Resumption
 from .run_folder import RunFolder, default_name
 from .run_log import log_to
 from .signals import StopSignals
+from .system_monitor import SystemMonitor
+from .trackers import make_trackers
 from .training_loop import TrainingLoop
 
 if TYPE_CHECKING:
@@ -49,12 +52,15 @@ def run_training(
         The run's folder.
 
     Raises:
-        InputError: the run's folder cannot be made, or another process trains into it.
+        InputError: the run's folder cannot be made, another process trains into it, or a callback or tracker of the
+            config cannot be made.
         TrainingFailed: something raised; ``log.txt`` has the traceback.
         TrainingInterrupted: one of ``stop_signals`` came.
     """
+    named, trackers = make_callbacks(config.run.callbacks), make_trackers(config.run.trackers)
+    # Those that may add to the metrics come before those that show and send them.
+    listeners = CallbackList([*named, *callbacks, *trackers, SystemMonitor()])
     folder = _create_folder(config) if resumption is None else resumption.folder
-    listeners = CallbackList(callbacks)
     with ExitStack() as stack:
         stack.enter_context(folder.locked())
         stack.callback(listeners.on_end, folder)

@@ -62,8 +62,8 @@ class TrainingLoop:
             reason = self._step()
             evaluate = _is_due(algorithm.env_steps, self._evaluated_at, run.evaluation.every_env_steps)
             if evaluate or _is_due(algorithm.env_steps, saved_at, run.checkpoint.every_env_steps):
-                saved_at = algorithm.env_steps
                 path, wish = self._save()
+                saved_at = algorithm.env_steps
                 if evaluate and signals.received is None:
                     wish = self._evaluate_between(path) or wish
                 reason = reason or wish
@@ -113,7 +113,8 @@ class TrainingLoop:
         about = {
             "algorithm": run.algorithm, "iteration": algorithm.iteration, "rlflow": __version__, "score": score,
         }  # fmt: skip
-        path = self._folder.save_checkpoint(algorithm.env_steps, algorithm.state(), about, run.checkpoint.keep)
+        state = algorithm.state()  # first: what is still on its way is learned from before, and counts
+        path = self._folder.save_checkpoint(algorithm.env_steps, state, about, run.checkpoint.keep)
         log.info("checkpoint %s", path.relative_to(self._folder.path))
         return path, _heard(lambda: self._listeners.on_checkpoint(path))
 

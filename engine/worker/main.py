@@ -10,6 +10,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
@@ -27,6 +28,7 @@ OOM_SCORE = "500"
 def run(session: Session, worker: str, node_inbox: str, environment: str) -> int:
     """Runs tasks until the node says that it is enough; returns the exit code. ``node_inbox``: the node's right now."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the driver
+    _leave_sigterm_to_the_driver()
     faulthandler.enable()
     with suppress(OSError):  # not everywhere allowed
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
@@ -49,6 +51,18 @@ def run(session: Session, worker: str, node_inbox: str, environment: str) -> int
     executor.run()
     backend.shutdown()
     return 0
+
+
+def _leave_sigterm_to_the_driver() -> None:
+    """As the supervisor says. Processes that a task forks or starts end by it as they would anywhere."""
+    worker = os.getpid()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != worker:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, handler)
 
 
 class _PrintStream(io.TextIOBase):

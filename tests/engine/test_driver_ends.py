@@ -71,6 +71,42 @@ def test_ctrl_c(tmp_path, waiting):
         driver.leaves_nothing()
 
 
+def test_sigterm_to_all_processes_is_left_to_the_driver():
+    """As Slurm ends a job. A driver with a handler has time to save; a process that a task forked ends as anywhere."""
+    with Driver("""
+        import psutil
+
+        start()
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
+        @engine.remote
+        def forked():
+            ready, is_ready = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.write(is_ready, b"!")
+                time.sleep(60)
+                os._exit(0)
+            os.read(ready, 1)
+            os.kill(child, signal.SIGTERM)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        refs = [identity.options(num_cpus=0.5).remote(i) for i in range(2)]
+        engine.get(refs)
+        everybody = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        for process in everybody:
+            process.terminate()
+        assert engine.get([identity.remote(i) for i in range(100)]) == list(range(100))
+        assert all(process.is_running() for process in everybody)
+        assert engine.get(forked.remote()) == -signal.SIGTERM
+        say("in order")
+    """) as driver:
+        driver.started()
+        code, out, err = driver.end()
+        assert (code, out, err) == (0, "in order\n", "")
+        driver.leaves_nothing()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
 @pytest.mark.parametrize("waiting", ["in get", "computing"])
 def test_a_driver_that_is_killed(tmp_path, number, waiting):
