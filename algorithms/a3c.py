@@ -321,7 +321,8 @@ class A3C(ActorCriticAlgorithm):
         groups = unpack_groups(state, self.name, self.config.env_groups)
         self.env_steps, self.iteration = state["env_steps"], state["iteration"]
         self.episodes.load_state(state["episodes"])
-        self._statistics = Statistics.from_state(state["statistics"])
+        if "statistics" in state:  # the first checkpoints had none
+            self._statistics = Statistics.from_state(state["statistics"])
         self._server.load_state(state["server"])
         self._go_on_from(groups)
 
