@@ -211,7 +211,10 @@ class A3C(ActorCriticAlgorithm):
         c = self.config
         self._run = uuid4().hex  # a new name: no environment kept in a worker belongs to these states
         envs = c.num_envs // c.env_groups
-        spec = RolloutSpec(self._run, c.env, c.env_arguments, c.seed, envs, c.rollout_length, self.policy, c.gamma)
+        spec = RolloutSpec(
+            self._run, c.env, c.env_arguments, c.seed, envs, c.rollout_length, self.policy, c.gamma,
+            episode_info=c.episode_info,
+        )
         self._rollout_spec = spec
         self._spec = engine.put(GradientSpec(spec, type(self), c, self.total_env_steps))
         self._freeze_statistics()
@@ -240,7 +243,7 @@ class A3C(ActorCriticAlgorithm):
             )
 
     def _note(self, report: RolloutReport) -> None:
-        self.episodes.add(report.episode_returns, report.episode_lengths)
+        self.episodes.add(report.episode_returns, report.episode_lengths, report.episode_info)
         self.env_steps += report.steps
         if report.statistics is not None:
             self._statistics = self._statistics.merged([report.statistics])

@@ -48,6 +48,12 @@ class RolloutConfig(AlgorithmConfig):
         description="rollout tasks an iteration; they, not the number of workers, fix the results",
     )
 
+    episode_info: tuple[str, ...] = Field(
+        default=(), strict=False,
+        description="names of numbers that the environment gives in its info when an episode ends: metrics "
+        "episode_<name>",
+    )
+
     @model_validator(mode="after")
     def _groups_divide_envs(self) -> RolloutConfig:
         if self.num_envs % self.env_groups:

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import rlflow.engine as engine
 
 from .config import WRAPPERS
-from .errors import EnvStepError, UnknownEnvError, UnknownWrapperError, did_you_mean
+from .errors import BadEnvValueError, EnvStepError, UnknownEnvError, UnknownWrapperError, did_you_mean
 from .observations import ObservationLayout
 from .wrappers import wrapped
 
@@ -145,6 +145,8 @@ class VectorStepper:
     ) -> None:
         self.env_id = env_id
         self.num_envs = num_envs
+        self.first_index = first_index
+        self._info: dict[str, Any] = {}
         self.seed: int | None = None
         try:
             self.env = _make_vector(env_id, env_kwargs, num_envs, first_index)
@@ -187,6 +189,7 @@ class VectorStepper:
         """
         try:
             stepped, rewards, terminated, truncated, info = self.env.step(actions)
+            self._info = info
             observations = self._rows(stepped)
             if self.next_step_resets:
                 return observations, rewards, terminated, truncated, None
@@ -230,6 +233,44 @@ class VectorStepper:
                 raise _env_error(error, self.env_id, "step", i, envs[i].seed, actions[i]) from error
             done[i] = terminated or truncated
         return observations, rewards, done
+
+    def episode_info(self, names: Sequence[str], done: Bools) -> dict[str, list[float]]:
+        """Of the environments that are ``done`` [B], what the last step's info says, by name, in their order.
+
+        Raises:
+            BadEnvValueError: it says nothing of that name, or no number.
+        """
+        info = self._info.get("final_info", self._info)
+        found: dict[str, list[float]] = {}
+        for name in names:
+            there = info.get(f"_{name}", np.ones(self.num_envs, np.bool_))
+            if name not in info or not np.asarray(there)[done].all():
+                known = ", ".join(sorted(key for key in info if not key.startswith("_"))) or "nothing"
+                raise BadEnvValueError(
+                    f"episode_info: {self.env_id} has no {name!r} in its info when an episode ends; it has {known}"
+                )
+            try:
+                found[name] = [float(value) for value in np.asarray(info[name])[done]]
+            except (TypeError, ValueError):
+                raise BadEnvValueError(f"episode_info: {name!r} of {self.env_id} is no number") from None
+        return found
+
+    def check_finite(self, observations: Rows, rewards: NDArray[Any]) -> None:
+        """Of T steps: observations [T + 1, B, O], rewards [T, B].
+
+        Raises:
+            BadEnvValueError: one is infinite or not a number; the message says whose, and when.
+        """
+        for what, values in (("observation", observations), ("reward", rewards)):
+            if values.dtype == np.uint8 or np.isfinite(values).all():
+                continue
+            step, index, *column = np.argwhere(~np.isfinite(values))[0].tolist()
+            at = f" (number {column[0]} of its row)" if column else ""
+            seed = self.env.envs[index].seed if isinstance(self.env, SyncVectorEnv) else self.seed
+            raise BadEnvValueError(
+                f"{self.env_id} gave the {what} {values[(step, index, *column)]}{at}, which is not finite: env "
+                f"{self.first_index + index} on {worker_name()}, seed {seed}, step {step} of the rollout"
+            )
 
     def close(self) -> None:
         self.env.close()

@@ -14,6 +14,10 @@ class UnknownEnvError(RLError):
     """No environment of that id is registered."""
 
 
+class BadEnvValueError(RLError):
+    """An environment gave something that cannot be trained on."""
+
+
 class UnknownWrapperError(RLError):
     """No wrapper of that name."""
 

@@ -165,7 +165,8 @@ class PPO(ActorCriticAlgorithm):
         envs = c.num_envs // c.env_groups
         self._spec = engine.put(
             RolloutSpec(
-                self._run, c.env, c.env_arguments, c.seed, envs, c.rollout_length, self.policy, c.gamma, c.overlap
+                self._run, c.env, c.env_arguments, c.seed, envs, c.rollout_length, self.policy, c.gamma, c.overlap,
+                c.episode_info,
             )
         )
         self._states = [engine.put(state) for state in states]
@@ -223,7 +224,7 @@ class PPO(ActorCriticAlgorithm):
         """Takes in what rollouts tell."""
         self.env_steps += sum(report.steps for report in reports)
         for report in reports:
-            self.episodes.add(report.episode_returns, report.episode_lengths)
+            self.episodes.add(report.episode_returns, report.episode_lengths, report.episode_info)
         seen = [report.statistics for report in reports if report.statistics is not None]
         self._statistics = self._statistics.merged(seen)
 

@@ -9,7 +9,7 @@ snapshot live only there: if they are lost, the group restarts from a freshly se
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class RolloutSpec:
     """Of the discounted returns that rewards are scaled by."""
     successors: bool = False
     """Whether trajectories hold the observations that another value function needs."""
+    episode_info: tuple[str, ...] = ()
+    """Names of numbers in the environments' info, of which a report tells."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class RolloutReport:
     """1 when the environments were lost and started again from a fresh reset."""
     statistics: Statistics | None
     """Of what it saw, if anything is normalised by it."""
+    episode_info: dict[str, list[float]] = field(default_factory=dict)
+    """Numbers that the environments gave as these episodes ended, by name."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ def rollout(
 
     Raises:
         EnvStepError: an environment raised.
+        BadEnvValueError: it gave something that cannot be trained on.
     """
     stepper, state, restarted = _environments(spec, state)
     length, count = spec.length, spec.num_envs
@@ -162,6 +167,7 @@ def rollout(
     terminated = np.empty((length, count), np.bool_)
     truncated = np.empty((length, count), np.bool_)
     finals: list[tuple[int, Rows]] = []
+    info: dict[str, list[float]] = {name: [] for name in spec.episode_info}
     memories: list[Floats] = []  # in which the finals were come to, if anything is remembered
     given: list[Floats] = []  # values, if the policy has them as it acts
     memory = policy.initial_memory(count) if state.memory is None else np.array(state.memory)
@@ -178,6 +184,9 @@ def rollout(
         actions.append(action)
         stepped = stepper.step(head.to_env(action))
         raw[t + 1], rewards[t], terminated[t], truncated[t], final = stepped
+        if spec.episode_info and (ended := terminated[t] | truncated[t]).any():
+            for name, numbers in stepper.episode_info(spec.episode_info, ended).items():
+                info[name] += numbers
         if final is not None:
             finals.append((t, final if normalise is None else normalise(final)))
             if memory is not None:
@@ -189,6 +198,7 @@ def rollout(
             memory = memory * ~ended[:, None]
             if t + 1 < length:
                 recurrence.first[t + 1] = ended
+    stepper.check_finite(raw, rewards)
     if normalise is not None:
         observations[length] = normalise(raw[length])
 
@@ -228,7 +238,7 @@ def rollout(
         observations[:-1], stacked, log_probs.reshape(length, count), rewards, values[:-1], next_values,
         terminated, truncated, valid, _successors(observations, finals, done) if spec.successors else None, recurrence,
     )
-    report = RolloutReport(int(valid.sum()), episode_returns, episode_lengths, int(restarted), statistics)
+    report = RolloutReport(int(valid.sum()), episode_returns, episode_lengths, int(restarted), statistics, info)
     return trajectory, following, report
 
 
