@@ -228,6 +228,13 @@ def _read_text(path: Path) -> str:
         raise ConfigError([Problem(str(path), f"cannot be read: {error.strerror}")]) from None
 
 
+_YAML_HINTS = {
+    "mapping values are not allowed here": "; check the indentation of this line, and quote text that has ': ' in it",
+    "cannot start any token": "; indent with spaces, and quote text that begins with a special character",
+}
+"""What people mostly did when the parser says so."""
+
+
 def _parse(text: str, label: str) -> tuple[yaml.Node | None, Any]:
     """The node tree, which has the line numbers, and the value it stands for."""
     loader = None
@@ -239,6 +246,7 @@ def _parse(text: str, label: str) -> tuple[yaml.Node | None, Any]:
         mark = error.problem_mark or error.context_mark
         where = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
         what = ", ".join(part for part in (error.context, error.problem) if part)
+        what += next((hint for phrase, hint in _YAML_HINTS.items() if phrase in what), "")
         raise ConfigError([Problem(where, f"not valid YAML: {what}")]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
