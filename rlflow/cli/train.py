@@ -140,7 +140,8 @@ def _train(console: Console, config: CheckedConfig) -> None:
 def _train_each(console: Console, configs: list[CheckedConfig]) -> None:
     """One after the other, each on an engine of its own, so that each has its own task history.
 
-    A run that fails does not take the others with it; a signal ends them all.
+    A run that fails does not take the others with it; a signal ends them all, and the exit code says so even after a
+    checkpoint, since those that had not begun cannot be gone on with.
     """
     from rlflow.planning import RunsSummary
     from rlflow.progress import progress_for
@@ -154,7 +155,8 @@ def _train_each(console: Console, configs: list[CheckedConfig]) -> None:
         except TrainingInterrupted as interrupt:
             if summary.runs:
                 summary.show(console)
-            raise _interrupted(interrupt) from None
+            _interrupted(interrupt)
+            raise typer.Exit(128 + interrupt.signal) from None
         except RlflowError as error:
             complain(str(error))
             summary.add_failure(config, error)

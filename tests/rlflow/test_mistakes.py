@@ -28,7 +28,8 @@ class Mistake(NamedTuple):
 
 MISTAKES = [
     Mistake(
-        "the file is somewhere else", "train smal.yaml", ("smal.yaml: there is no such file", ". has es.yaml, small.yaml"),
+        "the file is somewhere else", "train smal.yaml",
+        ("smal.yaml: there is no such file", ". has es.yaml, small.yaml"),
     ),
     Mistake(
         "a key is misspelt", "train small.yaml",
