@@ -29,7 +29,7 @@ def run_all(task: Any, calls: Sequence[tuple[Any, ...]], drop_after: float | Non
         drop_after: times what the slowest task so far has taken, after which tasks that have not ended are
             cancelled, if half of all have ended and the others have had a CPU each. Their results are left out.
     """
-    began = time.perf_counter()
+    began, cpus = time.perf_counter(), engine.cluster_resources().get("CPU", 1)
     pending = [task.remote(*call) for call in calls]
     number = {ref: i for i, ref in enumerate(pending)}
     results: dict[int, Any] = {}
@@ -40,7 +40,7 @@ def run_all(task: Any, calls: Sequence[tuple[Any, ...]], drop_after: float | Non
             results.setdefault(number[ref], engine.get(ref))
             slowest = time.perf_counter() - began
         missing = [i for i in range(len(calls)) if i not in results]
-        elapsed, cpus = time.perf_counter() - began, engine.cluster_resources().get("CPU", 1)
+        elapsed = time.perf_counter() - began
         moments = []
         if len(number) == len(calls) and 2 * len(missing) <= cpus:  # not run twice yet, and there is room
             if elapsed > STRAGGLES_AFTER * slowest:
