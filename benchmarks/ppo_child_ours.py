@@ -21,11 +21,22 @@ PRELOAD = ("numpy", "gymnasium", "rlflow.algorithms.rollout")
 PACKAGES = ("rlflow", "torch", "gymnasium", "numpy")
 
 
+def with_own_loss(ppo_class: Any) -> Any:
+    """PPO by an overridden loss, of the same value."""
+
+    class OwnLoss(ppo_class):  # type: ignore[misc]
+        def loss(self, outputs: Any, batch: Any) -> Any:
+            return super().loss(outputs, batch)
+
+    return OwnLoss
+
+
 def train(
-    hyperparameters: dict[str, Any], seed: int, steps: int, episodes: int, evaluation_seed: int, backend: str
+    hyperparameters: dict[str, Any], seed: int, steps: int, episodes: int, evaluation_seed: int, backend: str,
+    own_loss: bool,
 ) -> dict[str, Any]:
     engine.init(backend=backend, preload=PRELOAD)
-    ppo_class = resolve("ppo")
+    ppo_class = with_own_loss(resolve("ppo")) if own_loss else resolve("ppo")
     algorithm = ppo_class(ppo_class.Config(**{**hyperparameters, "seed": seed}), steps)
     algorithm.setup()
     # Its state can be had once the learner is up: its imports are set-up, as they are on the other side.
@@ -62,10 +73,12 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, required=True)
     parser.add_argument("--evaluation-seed", type=int, required=True)
     parser.add_argument("--backend", default="local")
+    parser.add_argument("--own-loss", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     record = train(
-        asked.hyperparameters, asked.seed, asked.steps, asked.episodes, asked.evaluation_seed, asked.backend
+        asked.hyperparameters, asked.seed, asked.steps, asked.episodes, asked.evaluation_seed, asked.backend,
+        asked.own_loss,
     )
     asked.out.write_text(json.dumps(record) + "\n")
 

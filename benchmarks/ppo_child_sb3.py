@@ -20,7 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback  # noqa: E402
 from stable_baselines3.common.env_util import make_vec_env  # noqa: E402
 from stable_baselines3.common.evaluation import evaluate_policy  # noqa: E402
 from stable_baselines3.common.monitor import Monitor  # noqa: E402
-from stable_baselines3.common.vec_env import DummyVecEnv  # noqa: E402
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize  # noqa: E402
 
 PACKAGES = ("stable-baselines3", "torch", "gymnasium", "numpy")
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
@@ -60,7 +60,15 @@ def train(
             "vf": list(hyperparameters.get("value_hidden", (64, 64))),
         },
         "activation_fn": ACTIVATIONS[hyperparameters.get("activation", "tanh")],
+        "log_std_init": hyperparameters.get("log_std_init", 0.0),
+        "ortho_init": hyperparameters.get("orthogonal_init", True),
     }
+    normalised = {
+        "norm_obs": hyperparameters.get("normalize_observations", False),
+        "norm_reward": hyperparameters.get("normalize_rewards", False),
+    }
+    if any(normalised.values()):
+        envs = VecNormalize(envs, gamma=hyperparameters.get("gamma", 0.99), **normalised)
     model = PPO(
         "MlpPolicy", envs, seed=seed, device="cpu", policy_kwargs=networks, **sb3_arguments(hyperparameters)
     )
@@ -69,8 +77,11 @@ def train(
     model.learn(steps, callback=curve)
     ended = time.perf_counter()
 
-    evaluated = Monitor(gymnasium.make(env_id, **env_kwargs))
-    evaluated.reset(seed=evaluation_seed)
+    evaluated: Any = DummyVecEnv([lambda: Monitor(gymnasium.make(env_id, **env_kwargs))])
+    evaluated.seed(evaluation_seed)
+    if any(normalised.values()):  # by what training has seen, and rewards as they are
+        evaluated = VecNormalize(evaluated, training=False, norm_reward=False, norm_obs=normalised["norm_obs"])
+        evaluated.obs_rms = envs.obs_rms
     returns, _ = evaluate_policy(
         model, evaluated, n_eval_episodes=episodes, deterministic=True, return_episode_rewards=True
     )

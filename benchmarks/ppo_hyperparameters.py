@@ -34,9 +34,14 @@ SB3_NAMES = {
     "max_grad_norm": "max_grad_norm",
     "normalize_advantage": "normalize_advantage",
     "target_kl": "target_kl",
+    "use_sde": "use_sde",
+    "sde_sample_freq": "sde_sample_freq",
 }
-HANDLED_ELSEWHERE = {"env", "env_kwargs", "num_envs", "seed", "policy_hidden", "value_hidden", "activation"}
-"""They become the vector env, the seed and ``policy_kwargs``."""
+HANDLED_ELSEWHERE = {
+    "env", "env_kwargs", "num_envs", "seed", "policy_hidden", "value_hidden", "activation", "log_std_init",
+    "orthogonal_init", "normalize_observations", "normalize_rewards",
+}
+"""They become the vector env, the seed, ``policy_kwargs`` and a ``VecNormalize``."""
 WITHOUT_COUNTERPART = {"env_groups"}
 """How rlflow spreads the same environments over tasks; Stable-Baselines3 has one group."""
 

@@ -115,15 +115,17 @@ def test_a_program_that_cannot_run_inline_says_why(tmp_path: Path) -> None:
 
 def test_ppo_run_gives_all_figures(tmp_path: Path) -> None:
     printed, document = run_to_json(
-        "ppo_vs_sb3.py", tmp_path / "result.json", "--seeds", "3", "--steps", "600"
+        "ppo_vs_sb3.py", tmp_path / "result.json", "--seeds", "3", "--steps", "600", "--rows", "cartpole_own_loss"
     )
-    (run,) = document["runs"]["ours"]
+    (comparison,) = document["rows"]
+    assert comparison["ours"] == {"changes": {}, "own_loss": True}
+    (run,) = comparison["runs"]["ours"]
     assert run["status"] == "ok", run
     assert run["seed"] == 3
     assert run["env_steps"] >= 600
     assert len(run["evaluation_returns"]) == 20
     assert run["solved_steps"] is None, "600 steps cannot solve CartPole"
-    rows = {row["figure"]: row["ours"]["median"] for row in document["rows"]}
+    rows = {row["figure"]: row["ours"]["median"] for row in comparison["figures"]}
     assert rows["steps_per_second"] > 0 and rows["set_up_seconds"] > 0 and rows["evaluation_return"] > 0
     assert rows["solved_seconds"] is None
     assert "env steps/s" in printed
