@@ -18,6 +18,7 @@ from pydantic import Field
 
 import rlflow.engine as engine
 
+from .a3c_gradient import PolicyGradient
 from .actor_critic import ActorCriticAlgorithm, ActorCriticConfig
 from .adam import clip_to_norm
 from .advantages import flatten
@@ -80,7 +81,7 @@ class A3CConfig(ActorCriticConfig):
 
 @dataclass
 class Batch:
-    """N transitions of one gradient, as tensors."""
+    """N transitions of one gradient, as tensors; as arrays where the gradient is written out."""
 
     actions: torch.Tensor
     """N of them as the policy's head has them: [N] int64 (Discrete), [N, A] (Box)."""
@@ -141,14 +142,20 @@ _learners: OrderedDict[str, tuple[Learner, Any, Any]] = OrderedDict()
 
 
 def _learner(spec: GradientSpec, weights: Floats) -> tuple[Learner, Any, Any]:
-    """With these weights; the loss; and what makes tensors."""
+    """With these weights; the loss; and what makes of arrays what the loss takes."""
     found = _learners.get(spec.rollout.run)
     if found is None:
-        import torch
+        policy, by_hand = spec.rollout.policy, None
+        if spec.algorithm.loss is A3C.loss:
+            by_hand = PolicyGradient.for_policy(policy, spec.config.value_coef)
+        if by_hand is not None:
+            found = policy.learner(weights), by_hand, np.asarray
+        else:
+            import torch
 
-        torch.set_num_threads(1)  # at these sizes a second thread only waits for the first
-        loss = spec.algorithm(spec.config, spec.total_env_steps).loss
-        found = spec.rollout.policy.learner(weights), loss, torch.from_numpy
+            torch.set_num_threads(1)  # at these sizes a second thread only waits for the first
+            loss = spec.algorithm(spec.config, spec.total_env_steps).loss
+            found = policy.learner(weights), loss, torch.from_numpy
         _learners[spec.rollout.run] = found
         while len(_learners) > _KEPT:
             _learners.popitem(last=False)
