@@ -264,7 +264,7 @@ class A3C(ActorCriticAlgorithm):
             group = self._waiting.popleft()
             near = engine.NearObject(self._states[group])  # the worker that made it still has the environments
             *slices, self._states[group], report, statistics = self._gradient.options(scheduling_strategy=near).remote(
-                self._spec, self._states[group], self.progress, self._normalisation, *server.parameters()
+                self._spec, self._states[group], self.progress, self._normalisation, *server.parameters
             )
             self._working[report] = (group, server.version, [*slices, statistics])
 
@@ -311,7 +311,7 @@ class A3C(ActorCriticAlgorithm):
     def trained_policy(self) -> TrainedPolicy:
         assert self._server is not None
         moments = self._statistics.observations if self.config.normalize_observations else None
-        return TrainedPolicy(self.policy, np.concatenate(engine.get(self._server.parameters())), moments)
+        return TrainedPolicy(self.policy, np.concatenate(engine.get(self._server.parameters)), moments)
 
     def state(self) -> dict[str, Any]:
         """Between gradients: those on their way are waited for and applied first."""

@@ -1,7 +1,7 @@
 """The gradient of A3C's own loss with respect to the networks' outputs, written out.
 
-As ``ppo_gradient.py``, whose two heads it uses: at these sizes autograd is a third of a gradient's time, and workers that
-need no torch start sooner. ``A3C.loss`` stays the definition, and whoever overrides it has autograd.
+As ``ppo_gradient.py``, whose two heads it uses: at these sizes autograd's bookkeeping shows, and workers that need no
+torch start sooner. ``A3C.loss`` stays the definition, and whoever overrides it has autograd.
 
 With N rows, d loss / d log π(a|s) = −A / N (Mnih et al. 2016, algorithm S3), and d loss / d V = 2 · c_V · (V − R) / N.
 """

@@ -1,7 +1,7 @@
 """Parameters in shards, each with its part of the optimiser in an actor of its own.
 
-One caller applies all gradients, in one order, and calls of one caller keep theirs. So what is read behind the n-th
-gradient is version n on every shard, and no lock and no number has to travel. A shard that dies comes back from its
+One caller applies all gradients, in one order, and calls of one caller keep theirs. So what the n-th gradient returns
+is version n on every shard, and no lock and no number has to travel. A shard that dies comes back from its
 last checkpoint and is not replayed: a few gradients are lost, which the next ones make up for.
 """
 
@@ -31,8 +31,10 @@ class Shard:
         self._parameters = np.array(parameters)
         self._optimizer = Adam(len(parameters)) if optimizer == "adam" else RmsProp(len(parameters))
 
-    def apply(self, gradient: Floats, learning_rate: float) -> None:
+    def apply(self, gradient: Floats, learning_rate: float) -> Floats:
+        """Returns the parameters that come of it: one call a gradient, where reading them apart would be a second."""
         self._optimizer.step(self._parameters, gradient, learning_rate)
+        return self.parameters()
 
     def parameters(self) -> Floats:
         return self._parameters.copy()
@@ -56,15 +58,14 @@ class ParameterServer:
         self._shards = [cls.remote(optimizer, part) for part in np.array_split(parameters, shards)]
         self.version = 0
         """Gradients applied so far."""
-
-    def parameters(self) -> list[engine.ObjectRef]:
-        """The slices as they are now, in order."""
-        return [shard.parameters.remote() for shard in self._shards]
+        self.parameters: list[engine.ObjectRef] = [shard.parameters.remote() for shard in self._shards]
+        """The slices of this version, in order."""
 
     def apply(self, slices: Sequence[engine.ObjectRef], learning_rate: float) -> None:
         """One gradient, in as many slices as there are shards."""
-        for shard, gradient in zip(self._shards, slices, strict=True):
-            shard.apply.remote(gradient, learning_rate)
+        self.parameters = [
+            shard.apply.remote(gradient, learning_rate) for shard, gradient in zip(self._shards, slices, strict=True)
+        ]
         self.version += 1
 
     def state(self) -> dict[str, Any]:
@@ -93,8 +94,9 @@ class ParameterServer:
             for i, (shard, part) in enumerate(zip(self._shards, np.array_split(parameters, count), strict=True))
         ])
         self.version = state["version"]
+        self.parameters = [shard.parameters.remote() for shard in self._shards]
 
     def close(self) -> None:
         for shard in self._shards:
             engine.kill(shard)
-        self._shards = []
+        self._shards, self.parameters = [], []
