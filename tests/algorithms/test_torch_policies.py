@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -67,13 +69,23 @@ def test_a_saved_state_acts_the_same(inline_engine):
         algorithm.close()
 
 
+def torch_in_worker_and_zygote() -> tuple[bool, bool]:
+    """A worker's parent is the zygote."""
+    with open(f"/proc/{os.getppid()}/maps") as maps:
+        return "torch" in sys.modules, "libtorch" in maps.read()
+
+
 def test_numbers_do_not_depend_on_the_number_of_workers():
+    """Neither is there torch in the zygote: a process that is forked from one with torch in it could not use CUDA."""
     histories = []
     for options in ({"backend": "inline"}, {"num_cpus": 2}):
         engine.init(**options)
         algorithm = PPO(PPOConfig(**SPOT, env_groups=2), 10_000)
         algorithm.setup()
         histories.append([numbers(algorithm.training_step()) for _ in range(2)])
+        if "num_cpus" in options:
+            found = engine.get([engine.remote(torch_in_worker_and_zygote).remote() for _ in range(8)])
+            assert any(in_worker for in_worker, _ in found) and not any(in_zygote for _, in_zygote in found)
         algorithm.close()
         engine.shutdown()
     assert histories[0] == histories[1]
