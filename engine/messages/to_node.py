@@ -265,6 +265,12 @@ class Recalled(Wire, tag="recalled"):
 class Pong(Wire, tag="pong"):
     """Answer to :class:`Ping`, to the node or an actor."""
 
+    call: bytes = b""
+    """Of an actor that runs one call at a time: the one that it is in, if that does not wait in ``get``."""
+    method: str = ""
+    lasts: float = 0.0
+    """Seconds since the call began."""
+
 
 class Ask(Wire, tag="ask"):
     token: int

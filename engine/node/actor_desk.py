@@ -54,6 +54,7 @@ class ActorDesk:
         actor = Actor(spec.task, request, task, sender, restarts_left=request.max_restarts, born=self._node.pool.count)
         self.table.add(actor)
         self._node.recovery.created(actor)
+        self._node.watchman.usual_calls.follow(actor.id)
         self._node.recovery.keep(sender, handle_id(actor.id))
         directory = self._node.objects.directory
         directory.track(handle_id(actor.id), sender)
@@ -172,6 +173,7 @@ class ActorDesk:
         self.table.died(actor, text, cause)
         self._free_arguments(actor)
         self._node.recovery.ended(actor)
+        self._node.watchman.usual_calls.forget(actor.id)
         self._tell_watchers(actor)
         if actor.request.detached:
             self._node.objects.free(self._node.objects.directory.hold(handle_id(actor.id), actor.id, -1))

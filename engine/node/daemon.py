@@ -145,7 +145,7 @@ class Daemon:
             m.Spilled: self.objects.spilling.on_spilled,
             m.Reconcile: self.tasks.on_reconcile,
             m.Recalled: self.tasks.on_recalled,
-            m.Pong: self.tasks.on_pong,
+            m.Pong: self._on_pong,
             m.Ask: InfoDesk(self).on_ask,
             m.AskWhy: self.why.on_ask,
             m.Print: self._on_print,
@@ -323,6 +323,11 @@ class Daemon:
     def _on_report(self, sender: str, report: m.Report) -> None:
         """From a worker that was starting when this node took over: it has nothing yet."""
         self._mail.begin_at(sender, report.first)
+
+    def _on_pong(self, sender: str, pong: m.Pong) -> None:
+        self.tasks.on_pong(sender, pong)
+        if pong.call:
+            self.watchman.is_in(sender, pong, time.monotonic())
 
     def _welcome(self) -> None:
         """Answers greetings once workers can be had: an engine whose preload fails has not started."""

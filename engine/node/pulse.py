@@ -10,6 +10,9 @@ A task that hangs in a lock of its own, or waits for a peer that is gone, does a
 that it runs for longer than its function usually does. That is reported once, when it is ``MUCH_LONGER`` times as long
 and long enough for a person to wonder.
 
+Which call an actor is in only the actor knows. One that runs a call for long sends nothing, is asked, and says so in
+its answer; how long its methods usually take is seen from the calls that have ended (:class:`UsualCalls`).
+
 Whether a process was heard of is seen from the number of its frames, which the node counts anyway: no work a message.
 """
 
@@ -20,6 +23,9 @@ from dataclasses import dataclass, field
 
 MUCH_LONGER = 30.0
 """Times the average duration of its function."""
+
+RECENT = 0.2
+"""The part of the last call in the average of its method."""
 
 WONDERED_AT = 6.0
 """Times ``silence``; a task is not called long before."""
@@ -106,6 +112,43 @@ class Pulse:
             patient.task, patient.since, patient.overdue = sign.task, now, False
         elif sign.task and sign.usual is not None and not patient.overdue and not patient.reported:
             lasts = now - patient.since
-            if lasts >= max(MUCH_LONGER * sign.usual, WONDERED_AT * self._silence):
+            if lasts >= much_longer(sign.usual, self._silence):
                 patient.overdue = True
                 findings.overdue.append((sign.worker, lasts))
+
+
+class UsualCalls:
+    """How long the calls of living actors take, by method; and which of them takes far longer, once for each."""
+
+    def __init__(self, silence: float) -> None:
+        self._silence = silence
+        self._averages: dict[bytes, dict[str, float]] = {}
+        self._overdue: dict[bytes, bytes] = {}
+        """By actor: the call of which that has been said."""
+
+    def follow(self, actor: bytes) -> None:
+        self._averages[actor] = {}
+
+    def forget(self, actor: bytes) -> None:
+        self._averages.pop(actor, None)
+        self._overdue.pop(actor, None)
+
+    def ended(self, actor: bytes, method: str, duration: float) -> None:
+        """A call of this method took ``duration`` seconds."""
+        averages = self._averages.get(actor)
+        if averages is not None:
+            average = averages.get(method)
+            averages[method] = duration if average is None else average + RECENT * (duration - average)
+
+    def is_overdue(self, actor: bytes, call: bytes, method: str, lasts: float) -> bool:
+        """Whether that is to be said now."""
+        usual = self._averages.get(actor, {}).get(method)
+        if usual is None or self._overdue.get(actor) == call or lasts < much_longer(usual, self._silence):
+            return False
+        self._overdue[actor] = call
+        return True
+
+
+def much_longer(usual: float, silence: float) -> float:
+    """Seconds after which a task or call is overdue."""
+    return max(MUCH_LONGER * usual, WONDERED_AT * silence)

@@ -115,6 +115,7 @@ class RecoveryDesk:
                 directory.hold(oid, holder(actor), 1)
             outcome = m.decode_outcome(raw_outcome)
             self.keep_results(spec.owner, outcome)
+            self._node.watchman.usual_calls.ended(actor, spec.method, outcome.duration)
             self._node.tasks.record(outcome, raw_outcome, spec.owner)
             if spec.owner in self._node.ended:  # which can no longer register what the actor retained
                 for borrowed in outcome.retained:

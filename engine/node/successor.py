@@ -66,6 +66,8 @@ class Successor:
         node.journal.restore_actors(self._creation)
         for actor in node.actors.table.all():
             node.recovery.resumed(actor)
+            if actor.state != DEAD:
+                node.watchman.usual_calls.follow(actor.id)
         calls = RollCall({node.session.driver, *(known.keys() & node.pool.processes.keys())})
         resume = m.Resume(self._inbox, self._incarnation, list(node.pool.processes))
         for process in (node.session.driver, *node.pool.processes):

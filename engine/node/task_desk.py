@@ -233,6 +233,7 @@ class TaskDesk:
             self._node.store.add_spec(spec.task, raw_spec)
             outcome = m.decode_outcome(raw_outcome)
             self._node.recovery.keep_results(spec.owner, outcome)
+            self._node.watchman.usual_calls.ended(spec.function, spec.method, outcome.duration)
             self.record(outcome, raw_outcome, spec.owner)
 
     def record(self, outcome: m.Outcome, raw: msgspec.Raw, owner: str) -> None:

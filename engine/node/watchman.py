@@ -22,7 +22,7 @@ from .. import stacks
 from ..explanation import seconds
 from .leases import Task, Worker
 from .pool import Process
-from .pulse import Pulse, Sign
+from .pulse import Pulse, Sign, UsualCalls
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -78,6 +78,7 @@ class Watchman:
         self._pulse = Pulse(silence)
         self._silence = silence
         self.pause = min(silence, self._start) / LOOKS
+        self.usual_calls = UsualCalls(silence)
         self._awaited_since = 0.0
         self._awaited: set[str] = set()
         """Those that were reported because the node waits for them."""
@@ -116,6 +117,14 @@ class Watchman:
         self.next_look = now + self.pause
         for at in (*(suspect.until for suspect in self._suspects.values()), *(t for _, t in self._forced.values())):
             self.next_look = min(self.next_look, at)
+
+    def is_in(self, worker: str, pong: m.Pong, now: float) -> None:
+        """An actor, which was asked, is in a call."""
+        actor = next((each.actor for each in self._workers(worker)), None)
+        if actor is not None and self.usual_calls.is_overdue(actor.id, pong.call, pong.method, pong.lasts):
+            what = f"has been in its method {pong.method} for {seconds(pong.lasts)}, which is unusual"
+            self._suspect(self._node.pool.processes.get(worker), "overdue", what, now)
+            self.next_look = min(self.next_look, now + STACK_SECONDS)
 
     def awaits(self, workers: list[str], now: float) -> None:
         """A node that takes the place of another one waits for these to report, and does nothing else meanwhile.

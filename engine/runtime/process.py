@@ -107,7 +107,7 @@ class ProcessBackend:
             m.Results: self._on_results,
             m.Resolved: lambda _, message: self.objects.arrived(message.object_id, message.value),
             m.Acknowledged: lambda _, message: self.endpoint.unacknowledged.acknowledged(message.frame),
-            m.Ping: lambda sender, _: self.endpoint.post(sender.partition(".")[0], m.Pong()),
+            m.Ping: lambda sender, _: self.endpoint.post(sender.partition(".")[0], self.pong()),
             m.CancelOwn: self.calls.on_cancel_own,
             m.CancelMade: self.calls.on_cancel_made,
             m.Publish: lambda _, message: self.objects.publish(message.object_id),
@@ -131,6 +131,10 @@ class ProcessBackend:
             m.Welcome: self._on_welcome,
             m.Resume: self.resuming.on_resume,
         }
+
+    def pong(self) -> m.Pong:
+        """What this process says when it is asked whether it hangs."""
+        return m.Pong()
 
     def greet(self) -> None:
         """Tells the node that this process is ready for whatever it sends."""

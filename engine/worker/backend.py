@@ -58,6 +58,13 @@ class WorkerBackend(ProcessBackend):
         refs = [ref.binary() for ref in waits[0]]
         return m.Reason(RUNNING, f"{lasts} and waits in get() for:" if refs else f"{lasts} and waits", "", refs)
 
+    def pong(self) -> m.Pong:
+        scope = self.program_scope
+        spec = scope.spec
+        if spec is None or spec.kind != m.CALL or self._waits:
+            return m.Pong()
+        return m.Pong(spec.task, spec.method, time.time() - scope.started)
+
     def cancel_below(self, task: bytes) -> None:
         """Ends what a task or call has submitted from here."""
         self.calls.cancel_all_of([child_scope(task)])

@@ -102,6 +102,28 @@ def test_a_task_far_beyond_its_usual_time(caplog, tmp_path):
         wait_for(lambda: any("in usually_quick\n" in detail for detail in recorded()), "it is recorded")
 
 
+@pytest.mark.parametrize("options", [{}, {"max_restarts": -1, "checkpoint_every": 0}], ids=["plain", "recoverable"])
+def test_a_call_far_beyond_its_usual_time(caplog, tmp_path, options):
+    class Usual:
+        def quick(self, path):
+            while not path.exists():
+                time.sleep(0.005)
+            return True
+
+    actor = engine.remote(**options)(Usual).remote() if options else engine.remote(Usual).remote()
+    (tmp_path / "quick").touch()
+    engine.get([actor.quick.remote(tmp_path / "quick") for _ in range(3)])
+    call = actor.quick.remote(tmp_path / "go")
+    wait_for(lambda: "which is unusual" in caplog.text, "it is reported")
+    assert re.search(
+        r", which is actor \S+Usual \(\S+\), has been in its method quick for [\d.]+ s, which is unusual", caplog.text
+    )
+    assert " in quick\n" in caplog.text
+    (tmp_path / "go").touch()
+    assert engine.get(call)
+    assert caplog.text.count("which is unusual") == 1
+
+
 def test_an_actor_whose_event_loop_is_blocked(caplog, tmp_path):
     actor = Loop.remote()
     pid = engine.get(actor.pid.remote())

@@ -1,6 +1,6 @@
 """Who is suspected to hang: fed by hand, with a clock of its own."""
 
-from rlflow.engine.node.pulse import MUCH_LONGER, WONDERED_AT, Pulse, Sign
+from rlflow.engine.node.pulse import MUCH_LONGER, WONDERED_AT, Pulse, Sign, UsualCalls
 
 SILENCE = 10.0
 
@@ -81,3 +81,22 @@ def test_who_is_silent_is_not_overdue_as_well():
     pulse = Pulse(SILENCE)
     found = [pulse.look(now, [Sign("w1", 7, b"t", 0.1)]) for now in range(0, 500, 5)]
     assert sum(len(each.silent) for each in found) == 1 and not any(each.overdue for each in found)
+
+
+def test_a_call_is_overdue_once_and_only_by_the_usual_time_of_its_method():
+    usual = UsualCalls(10.0)
+    usual.ended(b"a", "step", 1.0)  # after its death, or of an actor of an earlier session
+    assert not usual.is_overdue(b"a", b"1", "step", 1000.0)
+    usual.follow(b"a")
+    for _ in range(20):
+        usual.ended(b"a", "step", 4.0)
+    assert not usual.is_overdue(b"a", b"1", "train", 1000.0)
+    assert not usual.is_overdue(b"a", b"1", "step", 119.0)
+    assert usual.is_overdue(b"a", b"1", "step", 121.0)
+    assert not usual.is_overdue(b"a", b"1", "step", 200.0)
+    assert usual.is_overdue(b"a", b"2", "step", 121.0)
+    usual.ended(b"a", "reset", 0.001)
+    assert not usual.is_overdue(b"a", b"3", "reset", 59.0)
+    assert usual.is_overdue(b"a", b"3", "reset", 61.0)
+    usual.forget(b"a")
+    assert not usual.is_overdue(b"a", b"4", "reset", 61.0)
