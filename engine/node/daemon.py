@@ -368,6 +368,7 @@ class Daemon:
         self.objects.drop_segments(worker)
         self.actors.table.process_died(worker)
         self.functions.process_ended(worker)
+        self.recovery.process_ended(worker)
         self._mail.forget(worker)
         known = self.roles.pop(worker, None) is not None
         self.objects.spilling.process_ended(worker)

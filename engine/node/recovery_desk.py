@@ -32,6 +32,8 @@ class RecoveryDesk:
         self._logs: dict[bytes, ActorLog] = {}
         self._actors: dict[str, bytes] = {}
         """Processes that are, or lately were, a recoverable actor."""
+        self._ending: dict[str, bytes] = {}
+        """Processes of actors that are dead for good, and have not ended yet."""
         self._logged: set[bytes] = set()
         """Calls that may be replayed, and the scopes of what they submitted."""
 
@@ -86,9 +88,17 @@ class RecoveryDesk:
         if log is not None:
             for worker in actor.lives:
                 self._actors.pop(worker, None)
+                if worker in self._node.pool.processes:
+                    self._ending[worker] = actor.id
             self._node.store.drop_actor_log(actor.id)
             self._forget(actor.id)
             self._apply(actor.id, log.end())
+
+    def process_ended(self, process: str) -> None:
+        """If it was an actor that was killed: it may have saved itself until now."""
+        actor = self._ending.pop(process, None)
+        if actor is not None and actor not in self._logs:  # which would be another one of the same id
+            self._node.store.drop_actor_log(actor)
 
     # ------------------------------------------------------------ messages
 

@@ -1,6 +1,7 @@
 """Checkpoints of recoverable actors: what is in them, what may go wrong while they are made, what they leave."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from waiting import all_resources_free, wait_for
 from rlflow import engine
 from rlflow.engine import api
 from rlflow.engine.exceptions import ActorDiedError
+from rlflow.engine.testing import engine_processes
 
 
 def files():
@@ -92,6 +94,24 @@ def test_a_killed_actor_leaves_no_file():
     engine.kill(ledger)
     with pytest.raises(ActorDiedError):
         engine.get(ledger.all.remote())
+    wait_for(lambda: files() == [], "the last one is removed")
+
+
+def test_a_file_that_a_killed_actor_wrote_at_last_is_removed():
+    """It is killed as it saves itself: the node, which removes its files, hears of its end later."""
+    ledger = Ledger.options(max_restarts=-1, checkpoint_every=1).remote()
+    engine.get(ledger.add.remote(0))
+    wait_for(lambda: len(files()) == 1, "it is saved")
+    zygote = engine_processes().zygote  # who tells the node of the ends of workers
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        engine.kill(ledger)
+        with pytest.raises(ActorDiedError):
+            engine.get(ledger.all.remote())
+        wait_for(lambda: files() == [], "what was there is removed")
+        (Path(api.current_backend().session.store) / "checkpoints" / f"{actor_id(ledger)}-2").touch()
+    finally:
+        os.kill(zygote, signal.SIGCONT)
     wait_for(lambda: files() == [], "the last one is removed")
 
 
