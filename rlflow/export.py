@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,25 +73,28 @@ def export_policy(
         (_write_onnx if form == "onnx" else _write_torchscript)(module, out, dict(about))
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from None
-    found = run_exported(out, form, observations)
+    if not module.memory_size:
+        observations = observations.reshape(1, -1, module.observation_size)
+    found = run_exported(out, form, observations, module.memory_size)
     difference = describe_difference(module, observations, wanted, found)
     if difference:
         out.unlink()
         raise ParityError(f"the exported file does not act as the policy does: {difference}; it was deleted")
-    return len(observations)
+    return len(wanted)
 
 
 def sampled_actions(
     policy: TrainedPolicy, env: str, env_kwargs: Mapping[str, Any]
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Observations [N, O] on the policy's own ways through the environment, and its most likely actions there [N, ...].
+    """Observations [T, N, O] on the policy's own ways through the environment, and its likeliest actions [T · N, ...].
 
-    The ways are those of drawn actions, which lead to more places.
+    The ways are those of drawn actions, which lead to more places. What a recurrent policy remembers goes on over the
+    ends of episodes, on both sides of the comparison.
     """
     from rlflow.algorithms.envs import VectorStepper
     from rlflow.algorithms.normalization import Normaliser
 
-    bound = policy.policy.bind(policy.weights)
+    deciding, moving = policy.policy.bind(policy.weights), policy.policy.bind(policy.weights)
     normalise = None if policy.moments is None else Normaliser(policy.moments, policy.policy.layout)
     random = np.random.default_rng(0)
     stepper = VectorStepper(env, env_kwargs, ENVS)
@@ -101,67 +104,118 @@ def sampled_actions(
         for _ in range(STEPS):
             rows.append(np.array(observations, np.float32))
             seen = observations if normalise is None else normalise(observations)
-            actions.append(np.array(bound.act(seen, None)))
-            observations = stepper.step(np.array(bound.act(seen, random)))[0]
+            actions.append(np.array(deciding.act(seen, None)))
+            observations = stepper.step(np.array(moving.act(seen, random)))[0]
     finally:
         stepper.close()
-    return np.concatenate(rows), np.concatenate(actions)
+    return np.stack(rows), np.concatenate(actions)
 
 
-def run_exported(path: Path, form: Format, observations: NDArray[np.float32]) -> NDArray[Any]:
-    """The actions [N, ...] of a written file at observations [N, O]."""
-    if form == "onnx":
-        import onnxruntime
+def run_exported(
+    path: Path, form: Format, observations: NDArray[np.float32], memory_size: int = 0
+) -> NDArray[Any]:
+    """The actions [T · N, ...] of a written file at T steps of observations [T, N, O]."""
+    step = _onnx_step(path) if form == "onnx" else _torchscript_step(path)
+    actions = []
+    memory = np.zeros((observations.shape[1], memory_size), np.float32) if memory_size else None
+    for rows in observations:
+        chosen, memory = step(rows, memory)
+        actions.append(chosen)
+    return np.concatenate(actions)
 
-        onnxruntime.disable_telemetry_events()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        actions: NDArray[Any] = session.run(["action"], {"observation": observations})[0]
-        return actions
+
+Step = Callable[[Any, Any], tuple[Any, Any]]
+"""Observations [N, O] and memory, or ``None`` → actions and memory."""
+
+
+def _onnx_step(path: Path) -> Step:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def step(rows: Any, memory: Any) -> tuple[Any, Any]:
+        if memory is None:
+            return session.run(["action"], {"observation": rows})[0], None
+        action, after = session.run(["action", "memory_after"], {"observation": rows, "memory": memory})
+        return action, after
+
+    return step
+
+
+def _torchscript_step(path: Path) -> Step:
     import torch
 
-    with torch.no_grad(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
-        result: NDArray[Any] = loaded(torch.from_numpy(observations)).numpy()
-    return result
+
+    def step(rows: Any, memory: Any) -> tuple[Any, Any]:
+        with torch.no_grad():
+            if memory is None:
+                return loaded(torch.from_numpy(rows)).numpy(), None
+            action, after = loaded(torch.from_numpy(rows), torch.from_numpy(memory))
+            return action.numpy(), after.numpy()
+
+    return step
 
 
 def describe_difference(
     module: ExportedPolicy, observations: NDArray[np.float32], wanted: NDArray[Any], found: NDArray[Any]
 ) -> str:
-    """Empty when ``found`` are the actions ``wanted``, [N, ...] both."""
-    import torch
-
+    """Empty when ``found`` are the actions ``wanted``, [T · N, ...] both, at observations [T, N, O]."""
     if wanted.shape != found.shape:
         return f"actions have shape {found.shape[1:]} and not {wanted.shape[1:]}"
     if np.issubdtype(wanted.dtype, np.floating):
         off = np.abs(wanted - found) > TOLERANCE * (1 + np.abs(wanted))
     else:
-        with torch.no_grad():
-            off = (wanted != found) & module.clear(torch.from_numpy(observations)).numpy()
+        off = (wanted != found) & _clear_choices(module, observations)
     wrong = off.reshape(len(off), -1).any(axis=1)
     if not wrong.any():
         return ""
     first = int(np.flatnonzero(wrong)[0])
+    seen = observations.reshape(len(wanted), -1)[first]
     return (
         f"{int(wrong.sum())} of {len(wrong)} actions differ, first {found[first]} instead of {wanted[first]} at "
-        f"observation {np.array2string(observations[first], threshold=8, precision=4)}"
+        f"observation {np.array2string(seen, threshold=8, precision=4)}"
     )
+
+
+def _clear_choices(module: ExportedPolicy, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
+    import torch
+
+    memory = torch.zeros(observations.shape[1], module.memory_size) if module.memory_size else None
+    parts = []
+    with torch.no_grad():
+        for rows in torch.from_numpy(observations):
+            clear, memory = module.clear(rows, memory)
+            parts.append(clear.numpy())
+    return np.concatenate(parts)
+
+
+def _examples(module: ExportedPolicy) -> tuple[Any, ...]:
+    """Inputs to trace with, of a batch of two."""
+    import torch
+
+    rows = torch.zeros(2, module.observation_size)
+    return (rows, torch.zeros(2, module.memory_size)) if module.memory_size else (rows,)
 
 
 def _write_onnx(module: ExportedPolicy, out: Path, about: dict[str, Any]) -> None:
     import onnx
     import torch
 
-    example = torch.zeros(2, module.observation_size)
+    inputs, outputs = ["observation"], ["action"]
+    if module.memory_size:
+        inputs, outputs = [*inputs, "memory"], [*outputs, "memory_after"]
     with warnings.catch_warnings():
         # The older of torch's exporters: the newer needs one more package and gives the same for these networks.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, (example,), str(out), input_names=["observation"], output_names=["action"], dynamo=False,
-            dynamic_axes={"observation": {0: "batch"}, "action": {0: "batch"}},
+            module, _examples(module), str(out), input_names=inputs, output_names=outputs, dynamo=False,
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
         )
     model = onnx.load(str(out))
     onnx.helper.set_model_props(model, {key: str(value) for key, value in about.items()})
@@ -173,6 +227,5 @@ def _write_torchscript(module: ExportedPolicy, out: Path, about: dict[str, Any])
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch would rather have torch.export, which C++ programs cannot load
-        example = torch.zeros(2, module.observation_size)
-        traced = torch.jit.trace(module, example)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(module, _examples(module))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, str(out), _extra_files={"about.json": json.dumps(about)})

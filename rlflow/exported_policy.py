@@ -17,6 +17,7 @@ from rlflow.algorithms.normalization import CLIP, Normaliser
 from rlflow.algorithms.policies import heads
 from rlflow.algorithms.policies.actor import MlpActor
 from rlflow.algorithms.policies.actor_critic import MlpActorCritic
+from rlflow.algorithms.policies.torch_actor_critic import TorchActorCritic, TorchNetworks
 
 from .errors import InputError
 
@@ -29,8 +30,12 @@ CLEAR = 1e-5
 
 
 class ExportedPolicy(nn.Module):
-    """Observations [N, O] float32, laid out as rlflow does, → the policy's most likely actions [N, ...]."""
+    """Observations [N, O] float32, laid out as rlflow does, → the policy's most likely actions [N, ...].
 
+    A recurrent policy takes its memory [N, M] beside them, zeros at an episode's first step, and gives the next.
+    """
+
+    columns: torch.Tensor
     mean: torch.Tensor
     scale: torch.Tensor
 
@@ -41,14 +46,17 @@ class ExportedPolicy(nn.Module):
         """
         super().__init__()
         shape = policy.policy
+        self.memory_size = 0
+        self.network: nn.Module
         if isinstance(shape, MlpActorCritic):
-            spec, weights = shape.policy_spec, shape.split(policy.weights)[0]
+            self.network = _network(shape.policy_spec, shape.split(policy.weights)[0])
         elif isinstance(shape, MlpActor):
-            spec, weights = shape.network, policy.weights
+            self.network = _network(shape.network, policy.weights)
+        elif isinstance(shape, TorchActorCritic):
+            self.network = _Networks(shape, policy.weights)
+            self.memory_size = self.network.memory_size
         else:
-            raise InputError(
-                f"a policy of class {type(shape).__name__} cannot be exported: MlpActorCritic and MlpActor can"
-            )
+            raise InputError(f"a policy of class {type(shape).__name__} cannot be exported")
         layout = shape.layout
         self.observation_size = layout.size
         self._features = layout.feature_size
@@ -56,29 +64,52 @@ class ExportedPolicy(nn.Module):
         self._normalised = policy.moments is not None
         if policy.moments is not None:
             normaliser = Normaliser(policy.moments, layout)
+            self.register_buffer("columns", torch.from_numpy(layout.normalised_columns()))
             self.register_buffer("mean", torch.from_numpy(normaliser.mean))
             self.register_buffer("scale", torch.from_numpy(normaliser.scale))
-        self.network = _network(spec, weights)
         self.head = _head(shape.head)
 
-    def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        action: torch.Tensor = self.head(self.rows(observation))
-        return action
+    def forward(self, observation: torch.Tensor, memory: torch.Tensor | None = None) -> Any:
+        rows, after = self.rows(observation, memory)
+        return self.head(rows) if memory is None else (self.head(rows), after)
 
-    def rows(self, observation: torch.Tensor) -> torch.Tensor:
-        """[N, O] → what actions are decided by: logits or means."""
+    def rows(self, observation: torch.Tensor, memory: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """[N, O], [N, M] → what actions are decided by, logits or means, and the memory after."""
         seen = observation
         if self._normalised:
-            seen = ((observation - self.mean) * self.scale).clamp(-CLIP, CLIP)
-        outputs: torch.Tensor = self.network(seen[:, : self._features])
+            normal = ((observation - self.mean) * self.scale).clamp(-CLIP, CLIP)
+            seen = torch.where(self.columns, normal, observation)
+        features = seen[:, : self._features]
+        outputs, after = (self.network(features), None) if memory is None else self.network(features, memory)
         if self._masked:
             allowed = seen[:, self._features :] > 0
             outputs = outputs + torch.where(allowed, 0.0, float(heads.FORBIDDEN))
-        return outputs
+        return outputs, after
 
-    def clear(self, observation: torch.Tensor) -> torch.Tensor:
-        """[N, O] → [N, ...] whether a choice is clear, so that rounding cannot decide it."""
-        return self.head.clear(self.rows(observation))
+    def clear(self, observation: torch.Tensor, memory: torch.Tensor | None = None) -> Any:
+        """[N, O] → [N, ...] whether a choice is clear, so that rounding cannot decide it; and the memory after."""
+        rows, after = self.rows(observation, memory)
+        return self.head.clear(rows), after
+
+
+class _Networks(nn.Module):
+    """A policy's own torch module, from features as rows to the head's outputs."""
+
+    def __init__(self, shape: TorchActorCritic, weights: Floats) -> None:
+        super().__init__()
+        self._networks = TorchNetworks(shape)
+        self._networks.use(weights.copy())
+        self._parts = shape.layout.parts
+        self.module = self._networks.module.eval()
+        self.memory_size = self._networks.memory_size
+
+    def forward(self, features: torch.Tensor, memory: torch.Tensor | None = None) -> Any:
+        named = {}
+        for part in self._parts:
+            values = features[:, part.start : part.start + part.size]
+            named[part.name] = values if part.image is None else values.reshape(-1, *part.image) / 255
+        outputs, _, _, after = self._networks(named.get("", named), memory)
+        return outputs if memory is None else (outputs, after)
 
 
 class _Head(nn.Module):

@@ -16,6 +16,7 @@ from rlflow.algorithms.base import TrainedPolicy
 from rlflow.algorithms.normalization import Moments, Normaliser
 from rlflow.algorithms.policies.actor import MlpActor
 from rlflow.algorithms.policies.actor_critic import MlpActorCritic
+from rlflow.algorithms.policies.torch_actor_critic import NetworkSpec, TorchActorCritic
 from rlflow.errors import InputError
 from rlflow.export import ParityError, describe_difference, export_policy, run_exported
 from rlflow.exported_policy import ExportedPolicy
@@ -72,10 +73,10 @@ def test_every_kind_of_action(
     wanted = policy.policy.bind(policy.weights).act(Normaliser(policy.moments, policy.policy.layout)(rows), None)
     module, path = ExportedPolicy(policy), tmp_path / "policy"
     (export._write_onnx if form == "onnx" else export._write_torchscript)(module, path, {"env": "Mine-v0"})
-    found = run_exported(path, form, rows)
-    assert describe_difference(module, rows, np.asarray(wanted), found) == ""
+    found = run_exported(path, form, rows[None])
+    assert describe_difference(module, rows[None], np.asarray(wanted), found) == ""
     assert all(action_space.contains(action.astype(action_space.dtype)) for action in found)
-    assert len(run_exported(path, form, rows[:1])) == 1  # any batch size
+    assert len(run_exported(path, form, rows[None, :1])) == 1  # any batch size
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -91,6 +92,37 @@ def test_a_whole_policy_is_written_with_what_it_is(form: Any, tmp_path: Path) ->
         torch.jit.load(str(path), _extra_files=files)
         assert json.loads(files["about.json"])["env"] == "Pendulum-v1"
     assert not engine.is_initialized()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("lstm_size", "sde"), [(0, None), (8, None), (8, 4)], ids=["torch", "lstm", "lstm_sde"])
+def test_networks_in_torch_and_their_memory(form: Any, lstm_size: int, sde: int | None, tmp_path: Path) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    build = NetworkSpec("mlp", (16,), lstm_size=lstm_size)
+    spaces_of_pendulum = spaces.Box(-1, 1, (3,)), spaces.Box(-2, 2, (1,))
+    shape = TorchActorCritic(*spaces_of_pendulum, build, sde_sample_freq=sde)
+    weights = shape.initial_parameters(np.random.default_rng(0)) * 3
+    policy = TrainedPolicy(shape, weights, Moments(100, np.zeros(3), np.full(3, 40.0)))
+    assert export_policy(policy, "Pendulum-v1", {}, tmp_path / "policy", form, {}) == 512
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_networks_that_see_pictures(form: Any, tmp_path: Path) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    from rlflow import export
+
+    picture = spaces.Dict({"seen": spaces.Box(0, 255, (12, 12, 3), np.uint8), "speed": spaces.Box(-1, 1, (2,))})
+    shape = TorchActorCritic(picture, spaces.Box(-100, 100, (2,)), NetworkSpec("impala", (16,)))
+    weights = shape.initial_parameters(np.random.default_rng(0))
+    policy = TrainedPolicy(shape, weights, None)
+    rows = np.random.default_rng(1).integers(0, 256, (20, shape.layout.size)).astype(np.float32)
+    module = ExportedPolicy(policy).eval()
+    (export._write_onnx if form == "onnx" else export._write_torchscript)(module, tmp_path / "policy", {})
+    found = run_exported(tmp_path / "policy", form, rows[None])
+    assert describe_difference(module, rows[None], shape.bind(policy.weights).act(rows, None), found) == ""
+    assert (np.ptp(found, axis=0) > 0).all()  # it does look at them
 
 
 def test_a_file_that_acts_differently_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +146,10 @@ def test_choices_that_rounding_decides_are_not_compared() -> None:
     policy = trained(SPACE, spaces.Discrete(2))
     module = ExportedPolicy(TrainedPolicy(policy.policy, np.zeros_like(policy.weights), None))
     rows = np.ones((4, 3), np.float32)
-    assert describe_difference(module, rows, np.zeros(4, np.int64), np.ones(4, np.int64)) == ""
+    assert describe_difference(module, rows[None], np.zeros(4, np.int64), np.ones(4, np.int64)) == ""
     clear = ExportedPolicy(policy)
-    assert "4 of 4 actions differ" in describe_difference(clear, rows, np.zeros(4, np.int64), np.ones(4, np.int64))
+    told = describe_difference(clear, rows[None], np.zeros(4, np.int64), np.ones(4, np.int64))
+    assert "4 of 4 actions differ" in told
 
 
 def test_what_cannot_be_exported_says_so(tmp_path: Path) -> None:
