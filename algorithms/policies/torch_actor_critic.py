@@ -161,7 +161,7 @@ class TorchNetworks:
         """[N, O] → what the module is given: images in [0, 1], numbers as they are."""
         import torch
 
-        tensor, parts = torch.from_numpy(rows), {}
+        tensor, parts = torch.from_numpy(rows if rows.flags.writeable else rows.copy()), {}
         for part in self.policy.layout.parts:
             values = tensor[:, part.start:part.start + part.size].float()
             parts[part.name] = values if part.image is None else values.view(-1, *part.image) / 255

@@ -121,3 +121,21 @@ def test_a_picture_and_an_lstm():
     bound = policy.bind(policy.initial_parameters(np.random.default_rng(0)))
     outputs, values, memory = bound.step(np.full((4, 243), 200, np.uint8), bound.initial_memory(4))
     assert outputs.shape == (4, 2) and values.shape == (4,) and memory.shape == (4, 10) and memory.any()
+
+
+def test_a_saved_state_continues_bit_for_bit(inline_engine):
+    config = PPOConfig(env="CartPole-v1", num_envs=4, env_groups=2, rollout_length=16, epochs=2, lstm_size=4)
+    original, resumed = PPO(config, 1000), PPO(config, 1000)
+    original.setup()
+    original.training_step()
+    saved = original.state()
+    assert all(group["memory"].shape == (2, 8) and group["memory"].any() for group in saved["groups"])
+    resumed.setup()
+    resumed.load_state(saved)
+    for algorithm in (original, resumed):
+        algorithm.training_step()
+    np.testing.assert_array_equal(
+        original.trained_policy().weights, resumed.trained_policy().weights, strict=True
+    )
+    original.close()
+    resumed.close()

@@ -91,6 +91,14 @@ def test_numbers_do_not_depend_on_the_number_of_workers():
     assert histories[0] == histories[1]
 
 
+def test_rollouts_may_overlap_the_update(inline_engine):
+    algorithm = PPO(PPOConfig(**{**SPOT, "overlap": True, "rollout_length": 8, "epochs": 1}), 500)
+    algorithm.setup()
+    for _ in range(3):
+        assert all(math.isfinite(value) for value in algorithm.training_step().values())
+    algorithm.close()
+
+
 def test_a3c_trains_with_images(inline_engine):
     algorithm = A3C(A3CConfig(env="toy_envs:Spot-v0", num_envs=2, gradients=3, rollout_length=8), 1000)
     algorithm.setup()
