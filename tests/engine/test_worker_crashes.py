@@ -164,6 +164,32 @@ def test_a_parent_that_is_run_again_finds_large_results_and_puts(tmp_path):
     assert noted(tmp_path / "later") == 1
 
 
+def test_children_that_wait_have_their_arguments_when_their_parent_is_dead_for_good(tmp_path):
+    """Nobody else knows of the objects, and nobody waits for the children but the node."""
+
+    @engine.remote
+    def child(arrays, after, folder):
+        (folder / "sum").write_text(str(int(engine.get(arrays[0]).sum() + arrays[1])))
+
+    @engine.remote
+    def ready(path):
+        wait_for(path.exists, "the signal to go on")
+
+    @engine.remote(max_retries=0)
+    def parent(gate, folder):
+        refs = [child.remote([engine.put(np.ones(100_000)), 7], gate[0], folder)]
+        engine.get(noting.remote(folder / "handled", 1))  # behind the child, which is known to the node by now
+        os.kill(os.getpid(), signal.SIGKILL)
+        return refs
+
+    gate = ready.remote(tmp_path / "go")
+    with pytest.raises(WorkerCrashedError):
+        engine.get(parent.remote([gate], tmp_path))
+    assert noted(tmp_path / "handled") == 1
+    (tmp_path / "go").touch()
+    wait_for(lambda: (tmp_path / "sum").exists() and (tmp_path / "sum").read_text() == "100007", "the child is run")
+
+
 def test_a_parent_killed_while_it_waits_for_children_that_run(tmp_path):
     """The child goes on elsewhere and its result reaches the parent's next attempt."""
 
