@@ -115,7 +115,7 @@ class RunsSummary:
         self.failures.append((config, error))
 
     def show(self, console: Console) -> None:
-        """A table with a row a run, and the mean over them."""
+        """A table with a row a run, and the mean over seeds."""
         import numpy as np
         from rich.table import Table
 
@@ -138,7 +138,7 @@ class RunsSummary:
         console.print()
         console.print(table)
         evaluations = [row.evaluation for row in rows if row.evaluation is not None]
-        if len(evaluations) > 1:
+        if len(evaluations) > 1 and self._differ_in_seed_only():
             mean, deviation = np.mean(evaluations), np.std(evaluations, ddof=1)
             console.print(
                 f"evaluation [bold green]{mean:.1f} ± {deviation:.1f}[/] over {len(evaluations)} runs "
@@ -147,6 +147,11 @@ class RunsSummary:
         paths = " ".join(shown_path(row.path) for row in rows)
         if rows:
             console.print(f"[dim]next[/] rlflow plot {paths}", soft_wrap=True)
+
+    def _differ_in_seed_only(self) -> bool:
+        """Else a mean over them would mean nothing."""
+        configs = [{**config.as_mapping(), "seed": None, "name": None} for config, _ in self.runs]
+        return all(config == configs[0] for config in configs)
 
 
 def shown_number(value: float | None) -> str:

@@ -157,7 +157,7 @@ def run_study(study: Study, say: Callable[[str], None]) -> optuna.Study:
     ended = [trial for trial in found.get_trials(deepcopy=False) if trial.state.is_finished()]
     left_to_do = study.tune.trials - (len(ended) - interrupted)
     if ended:
-        say(f"going on with a study of {len(ended) - interrupted} trials")
+        say(f"going on: {len(ended) - interrupted} trials have ended")
     if left_to_do > 0:
         with _running_engine(study):
             _run_trials(study, found, left_to_do, say)

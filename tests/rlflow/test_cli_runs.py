@@ -165,6 +165,12 @@ def test_several_seeds_are_several_runs_and_a_summary(invoke: Invoke, project: P
     assert [row.seed for row in list_runs(project / "runs", ["name=seeds_*"], "name")] == [3, 5]
     assert "over 2 runs (mean and standard deviation)" in ended.out
     assert "rlflow plot runs/seeds_seed3 runs/seeds_seed5" in ended.out
+    (project / "several.yaml").write_text(json.dumps({
+        "default": {**SMALL, "stop": {"env_steps": 100}}, "runs": {"slow": {"lr": 1e-5}, "fast": {"lr": 1e-2}},
+    }))
+    ended = invoke("train", "several.yaml")
+    assert ended.code == 0 and "rlflow plot runs/slow runs/fast" in ended.out
+    assert "over 2 runs" not in ended.out  # a mean over different configs
     (project / "failing.py").write_text(
         "from rlflow.algorithms.ppo import PPO\n\n"
         "class Fails(PPO):\n"

@@ -13,11 +13,12 @@ pytest.importorskip("optuna")
 import optuna
 import yaml
 
+from rlflow.callbacks import StopTraining
 from rlflow.config_source import ConfigError
 from rlflow.errors import InputError, RlflowError
 from rlflow.run_listing import list_runs
 from rlflow.search_space import Choice, Range, parse_dimension
-from rlflow.tuning import Study, best_trials, open_study, read_study, run_study
+from rlflow.tuning import Study, _Pruner, best_trials, open_study, read_study, run_study
 
 SEARCH = """\
 algorithm: ppo
@@ -89,15 +90,32 @@ def test_a_study_runs_its_trials_and_goes_on(workdir: Path) -> None:
     left.ask({"learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)})
     lines.clear()
     found = run_study(study(SEARCH, "tune.trials=4"), lines.append)
-    assert lines[0] == "going on with a study of 3 trials" and len(lines) == 2
+    assert lines[0] == "going on: 3 trials have ended" and len(lines) == 2
     interrupted, again = found.trials[3:]
     assert interrupted.state.name == "FAIL" and again.state.name == "COMPLETE"
     assert again.params["learning_rate"] == interrupted.params["learning_rate"]
     lines.clear()
     run_study(study(SEARCH, "tune.trials=4"), lines.append)
-    assert lines == ["going on with a study of 4 trials"]
+    assert lines == ["going on: 4 trials have ended"]
     with pytest.raises(InputError, match="has a study of another config"):
         run_study(study(SEARCH, "gamma=0.9"), lines.append)
+
+
+def test_a_trial_below_the_median_of_the_others_is_given_up(workdir: Path) -> None:
+    wanted = study(SEARCH, "tune.prune=true")
+    found = optuna.create_study(pruner=optuna.pruners.MedianPruner(n_startup_trials=4), direction="maximize")
+    for value in (10.0, 20.0, 30.0, 40.0):
+        trial = found.ask()
+        trial.report(value, 5)
+        found.tell(trial, value)
+    good, poor = _Pruner(found.ask(), wanted.tune), _Pruner(found.ask(), wanted.tune)
+    for pruner in (good, poor):
+        pruner._total = 100
+        pruner.on_iteration({"env_steps": 50})  # no episode has ended yet
+    good.on_iteration({"env_steps": 55, "episode_return": 26.0})
+    with pytest.raises(StopTraining):
+        poor.on_iteration({"env_steps": 55, "episode_return": 24.0})
+    assert poor.pruned and not good.pruned
 
 
 def test_trials_run_side_by_side_on_one_engine_and_failures_do_not_end_it(workdir: Path) -> None:
