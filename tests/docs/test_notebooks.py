@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,18 @@ def test_notebooks_run(path: Path, tmp_path: Path) -> None:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             assert output.get("name") != "stderr", f"{cell.source}\n{output.text}"
+
+
+def test_the_example_of_callbacks_runs(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "callbacks.py")], cwd=tmp_path, capture_output=True, text=True,
+        timeout=100, check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "best of 4 evaluations" in ended.stdout and "ended after 20," in ended.stdout
+    assert (tmp_path / "best" / "manifest.json").is_file()
+    [run] = (tmp_path / "runs").iterdir()
+    assert "return_per_second" in (run / "metrics.jsonl").read_text()
 
 
 INTERRUPTED = """
