@@ -53,7 +53,7 @@ def find_wrapper(name: str) -> Any:
 
 
 class ActionMaskFromInfo(gymnasium.Wrapper[Any, Any, Any, Any]):  # type: ignore[misc] # gymnasium is not followed
-    """Moves the ``action_mask`` that an environment gives in its info, as Taxi-v3 does, into the observation."""
+    """Moves the ``action_mask`` that an environment gives in its info, as Taxi-v4 does, into the observation."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
