@@ -82,9 +82,13 @@ class Learner(ABC):
         if accept is not None and not accept(statistics):
             return statistics, False
         self._backward(scalar)
+        self.descend(learning_rate, max_grad_norm)
+        return statistics, True
+
+    def descend(self, learning_rate: float, max_grad_norm: float) -> None:
+        """A step against what ``gradient`` holds, which is clipped."""
         clip_to_norm(self.gradient, max_grad_norm)
         self.adam.step(self.parameters, self.gradient, learning_rate)
-        return statistics, True
 
     def gradient_of(
         self, observations: Any, batch: Any, loss: Loss | OutputGradient

@@ -70,6 +70,9 @@ class PPOConfig(ActorCriticConfig):
         default=False,
         description="the next rollouts run while the learner learns: one policy late, with V-trace targets",
     )
+    learners: int = Field(
+        default=1, ge=1, description="processes that take the gradient of a minibatch together, an equal part each"
+    )
     normalize_observations: bool = Field(
         default=False, description="zero mean, unit variance, by what was seen before the iteration"
     )
@@ -148,8 +151,8 @@ class PPO(ActorCriticAlgorithm):
         self._learner = learner.remote(type(self), c, self.total_env_steps)  # imports torch
         spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_arguments))
         self.policy = self.make_policy(*spaces)
-        if c.overlap and self.policy.memory_size:
-            raise UnfitConfigError("overlap: true is not for recurrent policies; leave it out")
+        if self.policy.memory_size and (c.overlap or c.learners > 1):
+            raise UnfitConfigError("overlap and several learners are not for recurrent policies; leave them out")
         first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
         self._weights = engine.put(first)
         self._learner.start.remote(self.policy, first)

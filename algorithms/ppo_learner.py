@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from .rollout import Trajectory
 from .schedules import value_at
 from .seeding import Role, generator
 from .sequences import Columns, Sequences
+from .shared_gradients import SharedGradient
 
 if TYPE_CHECKING:  # torch is imported by learners only, and by those only that need it
     import torch
@@ -82,12 +84,23 @@ class Batch:
             entropy_coef=value_at(config.entropy_coef, progress), report=False,
         )
 
+    def rows(self, some: slice) -> Batch:
+        """Of these rows alone; the advantages stay normalised over all."""
+        arrays: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **{name: array[some] for name, array in arrays.items()})
+
+    def for_loss(self, loss: Any) -> Batch:
+        """As ``loss`` wants it: arrays where its gradient is written out, else tensors."""
+        return self if isinstance(loss, SurrogateGradient) else self.as_tensors()
+
     def as_tensors(self) -> Batch:
-        """The same memory as tensors."""
+        """The same memory as tensors; what came in a message is read-only and is copied."""
         from torch import from_numpy
 
         arrays: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        tensors: dict[str, Any] = {name: from_numpy(array) for name, array in arrays.items()}
+        tensors: dict[str, Any] = {
+            name: from_numpy(np.require(array, requirements="W")) for name, array in arrays.items()
+        }
         return replace(self, **tensors)
 
 
@@ -104,19 +117,17 @@ class PPOLearner:
         from .ppo import PPO
 
         self._config = config
-        self._loss: Any = algorithm(config, total_env_steps).loss
-        self._is_ppos_own = algorithm.loss is PPO.loss
-        if not self._is_ppos_own:
+        self._make_loss = partial(loss_for, algorithm, config, total_env_steps)
+        if algorithm.loss is not PPO.loss:
             _import_torch()
 
     def start(self, policy: Policy, weights: Floats) -> None:
         """Apart from ``__init__``, so that torch is imported while the driver asks for the spaces."""
         self._policy = policy
         self._learner = policy.learner(weights)
-        if self._is_ppos_own:
-            self._loss = SurrogateGradient.for_policy(policy, self._config.value_coef) or self._loss
-        if not isinstance(self._loss, SurrogateGradient):
-            _import_torch()
+        self._loss = self._make_loss(policy)
+        learners = self._config.learners
+        self._shared = SharedGradient(policy, self._make_loss, learners) if learners > 1 else None
 
     def save_checkpoint(self) -> tuple[Policy, dict[str, Any]] | None:
         """For the engine."""
@@ -144,9 +155,7 @@ class PPOLearner:
         else:
             minibatches = self._sequences(data, Columns(trajectories), progress, iteration)
         for observations, batch in minibatches:
-            statistics, near = self._learner.step(
-                observations, batch, self._loss, learning_rate, c.max_grad_norm, self._is_near if c.target_kl else None
-            )
+            statistics, near = self._step(observations, batch, learning_rate)
             if not near:
                 break
             if batch.report:
@@ -164,6 +173,17 @@ class PPOLearner:
         if spread > 0:
             metrics["explained_variance"] = 1.0 - float((data["returns"] - data["old_values"]).var()) / spread
         return weights, metrics
+
+    def _step(self, observations: Any, batch: Batch, learning_rate: float) -> tuple[dict[str, Any], bool]:
+        """One gradient step → statistics, and whether it was taken."""
+        c, accept = self._config, self._is_near if self._config.target_kl else None
+        if self._shared is None:
+            return self._learner.step(observations, batch, self._loss, learning_rate, c.max_grad_norm, accept)
+        statistics = self._shared.into(self._learner, self._loss, observations, batch)
+        if accept is not None and not accept(statistics):
+            return statistics, False
+        self._learner.descend(learning_rate, c.max_grad_norm)
+        return statistics, True
 
     def _minibatches(
         self, data: dict[str, NDArray[Any]], progress: float, iteration: int
@@ -202,8 +222,7 @@ class PPOLearner:
 
     def _minibatch(self, data: dict[str, NDArray[Any]], rows: slice, progress: float) -> tuple[Floats, Batch]:
         batch = Batch.of({key: values[rows] for key, values in data.items()}, self._config, progress)
-        by_hand = isinstance(self._loss, SurrogateGradient)
-        return data["observations"][rows], batch if by_hand else batch.as_tensors()
+        return data["observations"][rows], batch if self._shared else batch.for_loss(self._loss)
 
     def _is_near(self, statistics: dict[str, Any]) -> bool:
         """Whether the policy is still near the one that acted."""
@@ -217,6 +236,18 @@ class PPOLearner:
         """Returns the weights."""
         self._learner.load_state(state)
         return self._learner.parameters.copy()
+
+
+def loss_for(algorithm: type[PPO], config: PPOConfig, total_env_steps: int, policy: Policy) -> Any:
+    """The algorithm's loss, or its gradient written out, where that serves."""
+    from .ppo import PPO
+
+    if algorithm.loss is PPO.loss:
+        by_hand = SurrogateGradient.for_policy(policy, config.value_coef)
+        if by_hand is not None:
+            return by_hand
+    _import_torch()
+    return algorithm(config, total_env_steps).loss
 
 
 def _import_torch() -> None:
