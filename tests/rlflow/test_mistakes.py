@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from rlflow.cli import main
 from rlflow.config_check import check_config
 from rlflow.config_source import read_config_file
+from rlflow.errors import InputError
 from rlflow.run_folder import RunFolder
 
 
@@ -147,6 +148,23 @@ def test_a_mistake_is_answered_with_what_to_do(
 
 def _words(command: str) -> list[str]:
     return command.split(" ")
+
+
+@pytest.mark.parametrize("extra", ["tune", "video", "export", "plot"])
+def test_a_missing_extra_is_named_before_anything_is_done(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlflow import export, plotting, tuning, video
+
+    for package in ("optuna", "imageio", "onnx", "matplotlib"):
+        monkeypatch.setitem(sys.modules, package, None)
+    nothing: Any = None
+    uses = {
+        "tune": lambda: tuning.run_study(nothing, print),
+        "video": lambda: video.film_episode(nothing, "CartPole-v1", {}, nothing, 0, 0),
+        "export": lambda: export.export_policy(nothing, "CartPole-v1", {}, nothing, "onnx", {}),
+        "plot": lambda: plotting.plot_runs([], nothing),
+    }
+    with pytest.raises(InputError, match=rf"pip install 'rlflow\[{extra}\]'"):
+        uses[extra]()
 
 
 def test_there_are_many() -> None:
