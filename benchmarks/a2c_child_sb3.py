@@ -15,14 +15,17 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 SB3_NAMES = {
     "rollout_length": "n_steps", "gamma": "gamma", "gae_lambda": "gae_lambda", "learning_rate": "learning_rate",
     "entropy_coef": "ent_coef", "value_coef": "vf_coef", "max_grad_norm": "max_grad_norm",
     "normalize_advantage": "normalize_advantage",
 }
-HANDLED_HERE = {"env", "env_kwargs", "num_envs", "policy_hidden", "value_hidden", "activation", "optimizer"}
+HANDLED_HERE = {
+    "env", "env_kwargs", "num_envs", "policy_hidden", "value_hidden", "activation", "optimizer",
+    "normalize_observations", "normalize_rewards",
+}
 WITHOUT_COUNTERPART = {"env_groups", "gradients", "shards", "max_staleness"}
 """What makes it asynchronous, and how often metrics are written."""
 ACTIVATIONS = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
@@ -49,9 +52,15 @@ def sb3_arguments(hyperparameters: dict[str, Any]) -> dict[str, Any]:
 def train(hyperparameters: dict[str, Any], seed: int, steps: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     env_id, env_kwargs = hyperparameters["env"], hyperparameters.get("env_kwargs") or {}
-    envs = make_vec_env(
+    envs: VecEnv = make_vec_env(
         env_id, n_envs=hyperparameters["num_envs"], seed=seed, env_kwargs=env_kwargs, vec_env_cls=DummyVecEnv
     )
+    observations = hyperparameters.get("normalize_observations", False)
+    rewards = hyperparameters.get("normalize_rewards", False)
+    if observations or rewards:
+        envs = VecNormalize(
+            envs, norm_obs=observations, norm_reward=rewards, gamma=hyperparameters.get("gamma", 0.99)
+        )
     networks = {
         "net_arch": {
             "pi": list(hyperparameters.get("policy_hidden", (64, 64))),
@@ -66,8 +75,11 @@ def train(hyperparameters: dict[str, Any], seed: int, steps: int) -> dict[str, A
         "train_seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu,
         "env_steps": model.num_timesteps,
     }
-    evaluated = Monitor(gymnasium.make(env_id, **env_kwargs))
-    evaluated.reset(seed=10_000)
+    evaluated = DummyVecEnv([lambda: Monitor(gymnasium.make(env_id, **env_kwargs))])
+    evaluated.seed(10_000)
+    if isinstance(envs, VecNormalize):
+        evaluated = VecNormalize(evaluated, norm_obs=observations, norm_reward=False, training=False)
+        evaluated.obs_rms = envs.obs_rms
     returns, _ = evaluate_policy(model, evaluated, 20, deterministic=True, return_episode_rewards=True)
     return {**record, "evaluation_returns": [float(r) for r in returns]}
 
