@@ -109,7 +109,7 @@ class Killer:
         if task in ours:
             return "actor"
         spec = self._store.spec(bytes.fromhex(task))
-        return "learner" if spec is not None and spec.kind == m.ACTOR else "worker"
+        return "learner" if spec is not None and spec.recipe.kind == m.ACTOR else "worker"
 
     def _last_tasks(self, living: set[int]) -> dict[int, str]:
         """The task that each process began last; an actor's is its own creation."""

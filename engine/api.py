@@ -17,6 +17,8 @@ from .timeline import write
 
 _backend: Backend | None = None
 _owner_pid = 0
+_forked = False
+"""This process is a fork of the one whose backend it is."""
 _inherited: list[Backend] = []
 """Engines of processes that this one was forked from; kept, since their ends are not ours to make."""
 _stopped_at_exit = False
@@ -104,8 +106,9 @@ def init(
 
 def install_backend(backend: Backend | None) -> None:
     """Makes ``backend`` the one of this process (a worker installs its own)."""
-    global _backend, _owner_pid, _stopped_at_exit
+    global _backend, _owner_pid, _forked, _stopped_at_exit
     _backend = backend
+    _forked = False
     _owner_pid = os.getpid()
     set_ref_host(backend)
     if backend is not None and not _stopped_at_exit:
@@ -134,9 +137,18 @@ def current_backend() -> Backend:
     if _backend is None:
         init()
         assert _backend is not None
-    if _owner_pid != os.getpid():
+    if _forked:
         refuse_fork(_owner_pid)
     return _backend
+
+
+def _after_fork() -> None:
+    """In the child. Each call of a remote function looks whether it is one; to ask for the pid would be a system call."""
+    global _forked
+    _forked = _backend is not None
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def put(value: Any) -> ObjectRef:

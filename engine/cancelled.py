@@ -9,6 +9,6 @@ from .serialization import dump_engine_error
 
 def cancelled_error(spec: m.Spec) -> bytes:
     """What ``get`` of its results raises."""
-    name = f"{spec.name}.{spec.method}" if spec.method else spec.name
-    kind = "call" if spec.kind == m.CALL else "task"
+    name = f"{spec.recipe.name}.{spec.recipe.method}" if spec.recipe.method else spec.recipe.name
+    kind = "call" if spec.recipe.kind == m.CALL else "task"
     return dump_engine_error(TaskCancelledError(f"{kind} {name} ({spec.task.hex()}) was cancelled"))

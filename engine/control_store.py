@@ -209,7 +209,7 @@ class ControlStore:
                 if more and bytes(outcomes.key()) == task:
                     continue
                 spec = m.decode_spec(raw)
-                if spec.kind == m.TASK and spec.owner in owners and spec.submitted >= since:
+                if spec.recipe.kind == m.TASK and spec.recipe.owner in owners and spec.submitted >= since:
                     found.append(task)
         return found
 

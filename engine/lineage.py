@@ -85,8 +85,8 @@ def find_id(reader: StoreReader, text: str) -> list[bytes]:
 
 
 def _edges(spec: m.Spec) -> Iterator[bytes]:
-    if spec.kind == m.CALL:
-        yield object_id(spec.function, 0)  # the actor's creation
+    if spec.recipe.kind == m.CALL:
+        yield object_id(spec.recipe.function, 0)  # the actor's creation
     yield from (dep.object_id for dep in spec.deps)
     yield from spec.nested
 

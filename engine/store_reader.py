@@ -129,30 +129,30 @@ class StoreReader:
     def _history(
         self, key: bytes, spec: m.Spec, outcome: m.Outcome | None, names: dict[bytes, str], actors: dict[bytes, str]
     ) -> TaskHistory:
-        if spec.kind == m.CALL:
-            if spec.function not in actors:
-                actors[spec.function] = self._actor_name(spec.function)
-            name = f"{actors[spec.function]}.{spec.method}"
+        if spec.recipe.kind == m.CALL:
+            if spec.recipe.function not in actors:
+                actors[spec.recipe.function] = self._actor_name(spec.recipe.function)
+            name = f"{actors[spec.recipe.function]}.{spec.recipe.method}"
         else:
-            if spec.function not in names:
-                names[spec.function] = (self.function(spec.function) or ("?", b""))[0]
-            name = spec.name or names[spec.function]
-        actor = spec.function.hex() if spec.kind == m.CALL else None
+            if spec.recipe.function not in names:
+                names[spec.recipe.function] = (self.function(spec.recipe.function) or ("?", b""))[0]
+            name = spec.recipe.name or names[spec.recipe.function]
+        actor = spec.recipe.function.hex() if spec.recipe.kind == m.CALL else None
         if outcome is None:
             return TaskHistory(
-                key.hex(), KIND_NAMES[spec.kind], name, 0, "", spec.submitted, None, None, "pending", None, actor
+                key.hex(), KIND_NAMES[spec.recipe.kind], name, 0, "", spec.submitted, None, None, "pending", None, actor
             )
         error = None
         if outcome.status != m.FINISHED and outcome.values and isinstance(outcome.values[0], m.Failed):
             error = _last_line(outcome.values[0].error)
         return TaskHistory(
-            key.hex(), KIND_NAMES[spec.kind], name, outcome.attempt + 1, outcome.worker, spec.submitted,
+            key.hex(), KIND_NAMES[spec.recipe.kind], name, outcome.attempt + 1, outcome.worker, spec.submitted,
             outcome.started or None, outcome.duration, m.OUTCOME_NAMES[outcome.status], error, actor,
         )
 
     def _actor_name(self, actor: bytes) -> str:
         spec = self.spec(actor)
-        return "actor" if spec is None else (self.function(spec.function) or ("actor", b""))[0]
+        return "actor" if spec is None else (self.function(spec.recipe.function) or ("actor", b""))[0]
 
     def checkpoint(self, actor: bytes) -> int | None:
         """Number of the last call in the actor's checkpoint, which is in :func:`checkpoint_file`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -57,29 +57,24 @@ TASK, ACTOR, CALL = 0, 1, 2
 """Kinds of specs: a task, the creation of an actor, a call of an actor's method."""
 
 
-class Spec(Wire):
-    """One task, actor creation or actor call. This is what lineage is made of."""
+class Recipe(Wire):
+    """What all calls of a remote function with the same options have in common, or all of one method of an actor.
 
-    task: bytes
+    A process encodes it once and puts the bytes into each spec; whoever reads specs decodes it once (``Recipes``). So a
+    spec is whole wherever it lies, in a frame that is sent again or in the control store, and still costs each of the
+    three processes on its way what a few fields cost. Rejected: sending it once and then an id. Readers would have to
+    keep as many as there are, for as long as any spec may name one.
+    """
+
     kind: int
     function: bytes
     """Content hash of the function or class; for calls, the actor's id."""
     owner: str
     """Process that submitted it, which is also the name of its inbox."""
-    args: Inline | None
-    """(args, kwargs) with ``None`` where a dep goes. None: no arguments, or they are the dep of slot -1."""
-    deps: list[Dep]
-    nested: list[bytes]
-    """Ids of refs inside the arguments' data."""
     num_returns: int
     demand: dict[str, int]
     max_retries: int
     name: str
-    prefer: str
-    """Worker to prefer, or empty."""
-    parent_attempt: int
-    """Above 0: its submitter runs, or sends it, once more, and it may have been run already."""
-    submitted: float
     method: str = ""
     max_concurrency: int = 0
     """Of an actor's creation: how many calls it runs at a time; 0: one, or as many as is usual on an event loop."""
@@ -91,6 +86,48 @@ class Spec(Wire):
     """Which errors of its own it is run again for: pickled classes, or ``ANY_ERROR``; empty: none."""
     max_calls: int = 0
     """Of its function, after which a worker leaves; 0: any number."""
+
+
+class Recipes(dict[bytes, Recipe]):
+    """Those that this process has read, by their bytes. Bounded: what is dropped is decoded once more."""
+
+    MOST = 1000
+    _decode = msgspec.msgpack.Decoder(Recipe).decode
+
+    def __missing__(self, encoded: bytes) -> Recipe:
+        if len(self) >= self.MOST:
+            self.clear()
+        recipe = self[encoded] = self._decode(encoded)
+        return recipe
+
+
+_recipes = Recipes()
+
+
+class Spec(Wire):
+    """One task, actor creation or actor call. This is what lineage is made of."""
+
+    task: bytes
+    args: Inline | None
+    """(args, kwargs) with ``None`` where a dep goes. None: no arguments, or they are the dep of slot -1."""
+    deps: list[Dep]
+    nested: list[bytes]
+    """Ids of refs inside the arguments' data."""
+    prefer: str
+    """Worker to prefer, or empty."""
+    parent_attempt: int
+    """Above 0: its submitter runs, or sends it, once more, and it may have been run already."""
+    submitted: float
+    encoded_recipe: bytes
+
+    @property
+    def recipe(self) -> Recipe:
+        """It is looked up each time: hot paths do so once."""
+        return _recipes[self.encoded_recipe]
+
+    def change(self, **fields: Any) -> None:
+        """Gives this one spec another recipe, which differs in these fields."""
+        self.encoded_recipe = msgspec.msgpack.encode(msgspec.structs.replace(self.recipe, **fields))
 
 
 class Outcome(Wire):

@@ -49,8 +49,9 @@ class ActorDesk:
                     error = f"the name {request.name!r} is taken by another actor in namespace {request.namespace!r}"
                     self._node.post(sender, m.ActorFound(request.token, b"", "", {}, -1, False, error))
                 return
-        task = Task(spec.task, spec.function, spec.demand, exclusive=True, payload=Payload(spec, request.spec))
-        task.environment = spec.environment
+        recipe = spec.recipe
+        task = Task(spec.task, recipe.function, recipe.demand, exclusive=True, payload=Payload(spec, request.spec))
+        task.environment = recipe.environment
         actor = Actor(spec.task, request, task, sender, restarts_left=request.max_restarts, born=self._node.pool.count)
         self.table.add(actor)
         self._node.recovery.created(actor)

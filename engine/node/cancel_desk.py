@@ -75,7 +75,7 @@ class CancelDesk:
             self._by_scope = {}
             driver = self._node.session.driver
             for task in desk.tasks.values():
-                if task.payload.spec.owner != driver:
+                if task.payload.spec.recipe.owner != driver:
                     self._by_scope.setdefault(task.id[:SCOPE_BYTES], []).append(task.id)
             for task_id in self._node.store.gathered_specs():
                 self._by_scope.setdefault(task_id[:SCOPE_BYTES], []).append(task_id)

@@ -112,7 +112,7 @@ class LineageDesk:
         if raw is None:
             return []
         spec = m.decode_spec(raw)
-        return [] if spec.kind == m.CALL else self._parents(spec)
+        return [] if spec.recipe.kind == m.CALL else self._parents(spec)
 
     # ------------------------------------------------------------ copies
 

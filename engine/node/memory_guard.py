@@ -72,7 +72,7 @@ class MemoryGuard:
         task = next(iter(worker.leases[-1].tasks.values()), None)
         if task is None:
             return Candidate(worker.id, rss, 0)
-        retries = task.payload.spec.max_retries
+        retries = task.payload.spec.recipe.max_retries
         return Candidate(worker.id, rss, task.seq, retriable=retries < 0 or task.crashes < retries)
 
     def ended(self, worker: str) -> str:

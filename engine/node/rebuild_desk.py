@@ -99,9 +99,9 @@ class RebuildDesk:
         """The task, among those that have not ended, with all that it needs held for it."""
         node, spec = self._node, run.spec
         needed = [oid for oid in dict.fromkeys(needed_by(spec)) if self._hold(oid, spec.task)]
-        task = Task(spec.task, spec.function, spec.demand, payload=Payload(spec, _for_nobody(spec)))
-        if spec.environment:
-            task.environment = spec.environment
+        task = Task(spec.task, spec.recipe.function, spec.recipe.demand, payload=Payload(spec, _for_nobody(spec)))
+        if spec.recipe.environment:
+            task.environment = spec.recipe.environment
         task.attempt = task.crashes = run.attempt
         node.tasks.tasks[task.id] = task
         node.journal.attempted(task)
@@ -182,7 +182,7 @@ class RebuildDesk:
                 continue
             how = m.OUTCOME_NAMES.get(outcome.status, "ended")
             error = m.Failed(dump_engine_error(ObjectLostError(
-                f"ObjectRef({oid.hex()}) is lost: its memory is gone, and task {task.payload.spec.name} "
+                f"ObjectRef({oid.hex()}) is lost: its memory is gone, and task {task.payload.spec.recipe.name} "
                 f"({task.id.hex()}), which had put it, {how} when it was run again and did not put it"
             )))
             self._node.store.add_stored(oid, error)
@@ -235,6 +235,6 @@ def _for_nobody(spec: m.Spec) -> msgspec.Raw:
     for dep in spec.deps:
         if isinstance(dep.value, m.Shm):
             dep.value = None
-    spec.owner = NOBODY
+    spec.change(owner=NOBODY)
     spec.prefer = ""
     return msgspec.Raw(m.encode(spec))

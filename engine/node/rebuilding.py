@@ -99,7 +99,8 @@ def plan(lost: bytes, world: World) -> Plan:
         result.runs.append(Run(spec, world.attempts(task)))
         for dep in spec.deps:
             if not isinstance(dep.value, (Inline, Failed)):
-                stack.append((dep.object_id, f"task {spec.name}, which makes it, " if oid == lost else needed_for))
+                made_by = f"task {spec.recipe.name}, which makes it, "
+                stack.append((dep.object_id, made_by if oid == lost else needed_for))
     return result
 
 
@@ -115,19 +116,19 @@ def _no_put(process: str, task: bytes, world: World) -> str:
 
 def _no_run(spec: Spec, world: World) -> str:
     """Why a task cannot be run once more; empty when it can."""
-    if spec.kind == CALL:
+    if spec.recipe.kind == CALL:
         return (
-            f"it was made by {spec.name}.{spec.method}: what an actor made is not made again, "
+            f"it was made by {spec.recipe.name}.{spec.recipe.method}: what an actor made is not made again, "
             "because its state has moved on"
         )
-    if spec.kind == ACTOR:
-        return f"it was made by {spec.name}.__init__: what an actor made is not made again"
+    if spec.recipe.kind == ACTOR:
+        return f"it was made by {spec.recipe.name}.__init__: what an actor made is not made again"
     ran = world.attempts(spec.task)
-    if 0 <= spec.max_retries < ran and not world.is_run_again(spec.task):
+    if 0 <= spec.recipe.max_retries < ran and not world.is_run_again(spec.task):
         times = "once" if ran == 1 else f"{ran} times"
         return (
-            f"its task {spec.name} ({spec.task.hex()}) may not be run once more: it has run {times} "
-            f"(max_retries={spec.max_retries})"
+            f"its task {spec.recipe.name} ({spec.task.hex()}) may not be run once more: it has run {times} "
+            f"(max_retries={spec.recipe.max_retries})"
         )
     return ""
 

@@ -124,13 +124,13 @@ class RecoveryDesk:
             for oid in needed:
                 directory.hold(oid, holder(actor), 1)
             outcome = m.decode_outcome(raw_outcome)
-            self.keep_results(spec.owner, outcome)
-            self._node.watchman.usual_calls.ended(actor, spec.method, outcome.duration)
-            self._node.tasks.record(outcome, raw_outcome, spec.owner)
-            if spec.owner in self._node.ended:  # which can no longer register what the actor retained
+            self.keep_results(spec.recipe.owner, outcome)
+            self._node.watchman.usual_calls.ended(actor, spec.recipe.method, outcome.duration)
+            self._node.tasks.record(outcome, raw_outcome, spec.recipe.owner)
+            if spec.recipe.owner in self._node.ended:  # which can no longer register what the actor retained
                 for borrowed in outcome.retained:
                     directory.hold(borrowed, sender.encode(), 1)
-            answers.setdefault(spec.owner, []).append(raw_outcome)
+            answers.setdefault(spec.recipe.owner, []).append(raw_outcome)
         for owner, outcomes in answers.items():
             self._node.post(owner, m.RawResults(outcomes))
 

@@ -133,12 +133,12 @@ def standing(
                 continue
             recorded = spec(task)
             if task in at:
-                if recorded is not None and recorded.owner != process:
+                if recorded is not None and recorded.recipe.owner != process:
                     result.adopted.append((process, task))
             elif recorded is not None and task not in waiting:
                 waiting.add(task)
                 result.lost.append(task)
-                if recorded.owner != process:
+                if recorded.recipe.owner != process:
                     result.adopted.append((process, task))
     for task in orphans:
         if task not in at and task not in waiting and ended(task) < 0 and spec(task) is not None:

@@ -85,8 +85,9 @@ class Successor:
 
     def _creation(self, request: m.CreateActor) -> Task:
         spec = m.decode_spec(request.spec)
-        task = Task(spec.task, spec.function, spec.demand, exclusive=True, payload=Payload(spec, request.spec))
-        task.environment = spec.environment
+        recipe = spec.recipe
+        task = Task(spec.task, recipe.function, recipe.demand, exclusive=True, payload=Payload(spec, request.spec))
+        task.environment = recipe.environment
         task.attempt, task.crashes = self._attempts.get(spec.task, (0, 0))
         return task
 
@@ -213,7 +214,7 @@ class Successor:
         """Of a task; calls are their actors' matter."""
         raw = self._node.store.spec(task_id)
         spec = None if raw is None else m.decode_spec(raw)
-        return None if spec is None or spec.kind == m.CALL else spec
+        return None if spec is None or spec.recipe.kind == m.CALL else spec
 
     def _ended(self, task_id: bytes) -> int:
         outcome = None if self._node.actors.table.is_living(task_id) else self._node.store.outcome(task_id)
@@ -232,9 +233,9 @@ class Successor:
             raw = part.raw if part is not None and part.raw is not None else self._node.store.spec(task_id)
             assert raw is not None  # no task is handed out before its spec is committed
             spec = m.decode_spec(raw)
-            task = Task(spec.task, spec.function, spec.demand, spec.prefer, payload=Payload(spec, raw))
-            if spec.environment:
-                task.environment = spec.environment
+            task = Task(spec.task, spec.recipe.function, spec.recipe.demand, spec.prefer, payload=Payload(spec, raw))
+            if spec.recipe.environment:
+                task.environment = spec.recipe.environment
             task.attempt, task.crashes = self._attempts.get(task_id, (0, 0))
         if part is not None:
             task.attempt = max(task.attempt, part.attempt)
@@ -267,7 +268,7 @@ class Successor:
     def _adopt(self, result: Standing) -> None:
         for owner, task_id in result.adopted:
             payload = self._node.tasks.tasks[task_id].payload
-            payload.spec.owner = owner
+            payload.spec.change(owner=owner)
             payload.raw = msgspec.Raw(m.encode(payload.spec))
             payload.adopted = True
 

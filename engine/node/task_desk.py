@@ -62,8 +62,9 @@ class TaskDesk:
                     continue
             elif spec.task in tasks or heard_of:  # sent twice
                 continue
+            recipe = spec.recipe
             task = Task(
-                spec.task, spec.function, spec.demand, spec.prefer, False, Payload(spec, raw), spec.environment
+                spec.task, recipe.function, recipe.demand, spec.prefer, False, Payload(spec, raw), recipe.environment
             )
             tasks[spec.task] = task
             add_spec(spec.task, raw)
@@ -82,25 +83,25 @@ class TaskDesk:
         """A parent that is re-run submits its children again; those that run or have ended are not run twice."""
         task = self.tasks.get(spec.task)
         if task is not None and self._node.rebuild.is_run_again(spec.task):
-            self._node.rebuild.claimed(spec.task, spec.owner)
-            for index in range(spec.num_returns):
-                self._node.objects.directory.wanted_again(object_id(spec.task, index), spec.owner)
+            self._node.rebuild.claimed(spec.task, spec.recipe.owner)
+            for index in range(spec.recipe.num_returns):
+                self._node.objects.directory.wanted_again(object_id(spec.task, index), spec.recipe.owner)
             return True
         if task is not None:
             self._node.journal.no_orphan(spec.task)
-            task.payload.spec.owner = spec.owner
+            task.payload.spec.change(owner=spec.recipe.owner)
             task.payload.raw = msgspec.Raw(m.encode(task.payload.spec))
             task.payload.adopted = True
-            for index in range(spec.num_returns):
-                self._node.objects.directory.wanted_again(object_id(spec.task, index), spec.owner)
+            for index in range(spec.recipe.num_returns):
+                self._node.objects.directory.wanted_again(object_id(spec.task, index), spec.recipe.owner)
             return True
         outcome = self._node.store.outcome(spec.task)
         if outcome is None:
             return False
-        if not self.adopt_results(outcome, spec.owner):
+        if not self.adopt_results(outcome, spec.recipe.owner):
             self._node.store.drop_outcome(spec.task)  # or a node that takes our place would find that it has ended
             return False
-        self._node.post(spec.owner, m.Results([outcome]))
+        self._node.post(spec.recipe.owner, m.Results([outcome]))
         return True
 
     def adopt_results(self, outcome: m.Outcome, owner: str) -> bool:
@@ -126,8 +127,8 @@ class TaskDesk:
 
     def enqueue(self, task: Task) -> None:
         stalled = self.owners.stalled
-        if stalled and task.payload.spec.owner in stalled:
-            stalled[task.payload.spec.owner].append(task)
+        if stalled and task.payload.spec.recipe.owner in stalled:
+            stalled[task.payload.spec.recipe.owner].append(task)
         elif not self._node.scheduler.submit(task):
             asked, there = (
                 {name: amount / UNITS for name, amount in amounts.items()}
@@ -135,7 +136,7 @@ class TaskDesk:
             )
             kind = "actor" if task.exclusive else "task"
             self._node.post(self._node.session.driver, m.Warning(
-                f"{kind} {task.payload.spec.name} can never run: it asks for {asked} and the engine has {there}"
+                f"{kind} {task.payload.spec.recipe.name} can never run: it asks for {asked} and the engine has {there}"
             ))
 
     def on_done(self, sender: str, done: m.Done) -> None:
@@ -158,11 +159,12 @@ class TaskDesk:
                     continue
                 node.journal.finished(task)
             spec = task.payload.spec
-            self.record(outcome, raw, spec.owner)
-            if spec.owner != owner:
+            its_owner = spec.recipe.owner
+            self.record(outcome, raw, its_owner)
+            if its_owner != owner:
                 if size:
                     self._sent(owner, size)
-                owner, size = spec.owner, 0
+                owner, size = its_owner, 0
             size += len(raw)
             if task.payload.adopted:
                 node.post(owner, m.Results([outcome]))
@@ -216,7 +218,9 @@ class TaskDesk:
         if ask:
             self._node.post(owner, m.Ping())
         if stalls:
-            self.owners.stalled[owner] += self._node.scheduler.take_out(lambda task: task.payload.spec.owner == owner)
+            self.owners.stalled[owner] += self._node.scheduler.take_out(
+                lambda task: task.payload.spec.recipe.owner == owner
+            )
 
     def on_pong(self, sender: str, _: m.Pong) -> None:
         self.release(self.owners.answered(sender))
@@ -232,9 +236,9 @@ class TaskDesk:
             spec = m.decode_spec(raw_spec)
             self._node.store.add_spec(spec.task, raw_spec)
             outcome = m.decode_outcome(raw_outcome)
-            self._node.recovery.keep_results(spec.owner, outcome)
-            self._node.watchman.usual_calls.ended(spec.function, spec.method, outcome.duration)
-            self.record(outcome, raw_outcome, spec.owner)
+            self._node.recovery.keep_results(spec.recipe.owner, outcome)
+            self._node.watchman.usual_calls.ended(spec.recipe.function, spec.recipe.method, outcome.duration)
+            self.record(outcome, raw_outcome, spec.recipe.owner)
 
     def record(self, outcome: m.Outcome, raw: msgspec.Raw, owner: str) -> None:
         task = outcome.task
@@ -252,7 +256,7 @@ class TaskDesk:
         """Ends a task with an error that no worker can report."""
         self._node.scheduler.withdraw(task)
         self.tasks.pop(task.id, None)
-        values: list[m.Value] = [m.Failed(error)] * max(1, task.payload.spec.num_returns)
+        values: list[m.Value] = [m.Failed(error)] * max(1, task.payload.spec.recipe.num_returns)
         outcome = m.Outcome(task.id, task.attempt, worker, status, 0.0, 0.0, values)
         if self._node.rebuild.is_run_again(task.id):
             self._node.rebuild.ended(task, outcome, worker)
@@ -261,8 +265,8 @@ class TaskDesk:
             self._node.journal.finished(task)
         spec = task.payload.spec
         self._node.journal.no_orphan(task.id)
-        self.record(outcome, msgspec.Raw(m.encode(outcome)), spec.owner)
-        self._node.post(spec.owner, m.Results([outcome]))
+        self.record(outcome, msgspec.Raw(m.encode(outcome)), spec.recipe.owner)
+        self._node.post(spec.recipe.owner, m.Results([outcome]))
         if spec.deps or spec.nested:
             self._let_go(task, outcome)
 
@@ -270,7 +274,7 @@ class TaskDesk:
         """Runs again what it had begun, or fails it; what others own, when they have said that it has not ended."""
         started, _ = self._node.scheduler.worker_died(worker, self._node.pool.last_started(worker))
         for task in started:
-            owner = task.payload.spec.owner
+            owner = task.payload.spec.recipe.owner
             if task.exclusive:
                 self._node.actors.lost(task, reason)
             elif owner in self._node.roles and owner != worker:  # it may have heard more than we
@@ -278,7 +282,7 @@ class TaskDesk:
             else:
                 self._crashed(task, worker, reason, error_class)
         for owner, doubts in self.doubts.asked(worker):
-            tasks = [(doubt.task.id, doubt.task.payload.spec.num_returns) for doubt in doubts]
+            tasks = [(doubt.task.id, doubt.task.payload.spec.recipe.num_returns) for doubt in doubts]
             self._node.post(owner, m.Recall(worker, tasks))
 
     def on_recalled(self, sender: str, message: m.Recalled) -> None:
@@ -301,7 +305,7 @@ class TaskDesk:
         if task.attempt:
             self._node.journal.finished(task)
         spec = task.payload.spec
-        self.record(outcome, msgspec.Raw(m.encode(outcome)), spec.owner)
+        self.record(outcome, msgspec.Raw(m.encode(outcome)), spec.recipe.owner)
         if spec.deps or spec.nested:
             self._let_go(task, outcome)
 
@@ -314,7 +318,7 @@ class TaskDesk:
 
     def _crashed(self, task: Task, worker: str, reason: str, error_class: type[Exception]) -> None:
         """Runs a task again whose worker died in it, or fails it."""
-        retries = task.payload.spec.max_retries
+        retries = task.payload.spec.recipe.max_retries
         if task.cancelled:
             self._node.cancels.end(task)
         elif retries < 0 or 0 < retries >= task.crashes:
@@ -327,7 +331,7 @@ class TaskDesk:
             if self._node.rebuild.is_run_again(task.id):
                 attempts = f"attempt {task.attempt + 1}, which was to make again what had been lost"
             error = error_class(
-                f"task {task.payload.spec.name or task.id.hex()}: its worker died in {attempts} "
+                f"task {task.payload.spec.recipe.name or task.id.hex()}: its worker died in {attempts} "
                 f"(max_retries={retries}); the last: {reason}"
             )
             self.fail(task, dump_engine_error(error), m.CRASHED, worker)
@@ -337,7 +341,7 @@ class TaskDesk:
         return {
             task.id: [dep.object_id for dep in task.payload.spec.deps] + task.payload.spec.nested
             for task in self.tasks.values()
-            if task.payload.spec.owner == owner
+            if task.payload.spec.recipe.owner == owner
         }
 
     def on_blocked(self, sender: str, message: m.Blocked) -> None:

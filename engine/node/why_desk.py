@@ -69,7 +69,7 @@ class WhyDesk:
             capacity = self._node.scheduler.capacity
             there = amounts({name: capacity.get(name, 0) for name in task.demand})
             return m.Reason(NEVER, f"{label} can never run: it asks for {amounts(task.demand)}, the engine has {there}")
-        owner = task.payload.spec.owner
+        owner = task.payload.spec.recipe.owner
         dead = self._node.tasks.doubts.about(task)
         if dead:
             return m.Reason(
@@ -161,7 +161,7 @@ class WhyDesk:
         if actor is not None:
             name = f" {actor.request.name!r}" if actor.request.name else ""
             return f"actor {actor.request.class_name}{name} ({short(task.id)})"
-        return f"{'actor' if task.exclusive else 'task'} {task.payload.spec.name} ({short(task.id)})"
+        return f"{'actor' if task.exclusive else 'task'} {task.payload.spec.recipe.name} ({short(task.id)})"
 
     def _process(self, worker: str) -> str:
         process = self._node.pool.processes.get(worker)

@@ -158,7 +158,7 @@ class ActorCalls:
             return False
         call = callee.in_flight.pop(task, None)
         if call is not None:
-            callee.answered.append((task, call.spec.num_returns))
+            callee.answered.append((task, call.spec.recipe.num_returns))
             if callee.resent:
                 callee.resent.pop(task, None)
         return True
@@ -291,11 +291,11 @@ class ActorCalls:
         callee.in_flight.pop(task, None)
         callee.resent.pop(task, None)
         self._process.unfinished.ended(task)
-        for index in range(call.spec.num_returns):
+        for index in range(call.spec.recipe.num_returns):
             oid = object_id(task, index)
             self._process.post_node(m.Stored(oid, m.Failed(error)))
             self._process.objects.arrived(oid, m.Failed(error))
 
 
 def _name(spec: m.Spec) -> str:
-    return f"{spec.name}.{spec.method} ({short(spec.task)})"
+    return f"{spec.recipe.name}.{spec.recipe.method} ({short(spec.task)})"

@@ -45,13 +45,14 @@ class ActorHandles:
         scope = process.scope
         actor = scope.next_task()
         packed = pack_arguments(process, args, kwargs) if args or kwargs else NOTHING
-        spec = m.Spec(
-            actor, m.ACTOR, cls.id, process.process, packed.args, packed.deps, packed.nested, 1, demand(options), 0,
-            cls.name, "", scope.attempt, time.time(),
+        recipe = m.Recipe(
+            m.ACTOR, cls.id, process.process, 1, demand(options), 0, cls.name,
+            max_concurrency=options.max_concurrency or 0, environment=process.environment_of(options.runtime_env),
+            actor_name=options.name,
         )
-        spec.environment = process.environment_of(options.runtime_env)
-        spec.actor_name = options.name
-        spec.max_concurrency = options.max_concurrency or 0
+        spec = m.Spec(
+            actor, packed.args, packed.deps, packed.nested, "", scope.attempt, time.time(), m.encode(recipe)
+        )
         token = process.questions.next_token()
         namespace = options.namespace or process.session.namespace
         handle = process.objects.own(handle_id(actor))
@@ -108,8 +109,8 @@ class ActorHandles:
         task = scope.next_task()
         packed = pack_arguments(process, args, kwargs) if args or kwargs else NOTHING
         spec = m.Spec(
-            task, m.CALL, actor.actor_id, process.process, packed.args, packed.deps, packed.nested, num_returns, {}, 0,
-            actor.class_name, "", scope.attempt, time.time(), method,
+            task, packed.args, packed.deps, packed.nested, "", scope.attempt, time.time(),
+            process.recipes.of_call(actor, method, num_returns),
         )
         refs = process.results_of(task, num_returns, scope.attempt)
         process.unfinished.submitted(task, 0 if packed.args is None else len(packed.args.data))

@@ -35,6 +35,7 @@ from .handles import ActorHandles
 from .objects import Entry, ObjectTable
 from .questions import Questions
 from .recalling import Recalling
+from .recipes import SubmittedRecipes
 from .reconciliation import Reconciliation
 from .resuming import Resuming
 from .scope import TaskScope, current_scope
@@ -71,6 +72,7 @@ class ProcessBackend:
         self.endpoint.out.before_flush = self.objects.drain
         self.storage = Storage(session, process, self.objects, self.endpoint, self.post_node)
         self.addresses = Addresses(self)
+        self.recipes = SubmittedRecipes(self)
         self.calls = ActorCalls(self)
         self.questions = Questions(self)
         self.waiting = Waiting(self)
@@ -158,14 +160,9 @@ class ProcessBackend:
         packed = pack_arguments(self, args, kwargs) if args or kwargs else NOTHING
         prefer = "" if options.scheduling_strategy is None else self._producer(options.scheduling_strategy)
         spec = m.Spec(
-            task, m.TASK, function.id, self.process, packed.args, packed.deps, packed.nested, options.num_returns,
-            options.demand, options.max_retries, options.name or function.name, prefer, scope.attempt, time.time(),
+            task, packed.args, packed.deps, packed.nested, prefer, scope.attempt, time.time(),
+            self.recipes.of_task(function, options),
         )
-        if options.runtime_env or self.environment:
-            spec.environment = self.environment_of(options.runtime_env)
-        if options.retry_exceptions or options.max_calls:
-            spec.retry_exceptions = options.pickled_retry_exceptions
-            spec.max_calls = options.max_calls
         if packed.pins:
             self._pins[task] = packed.pins
         refs = self.results_of(task, options.num_returns, scope.attempt)
@@ -364,9 +361,9 @@ class ProcessBackend:
             task_id=None if scope.task is None else scope.task.hex(),
             actor_id=None if scope.actor is None else scope.actor.hex(),
             attempt=scope.attempt,
-            actor_name=(self.actor.actor_name or None) if self.actor else None,
+            actor_name=(self.actor.recipe.actor_name or None) if self.actor else None,
             was_current_actor_reconstructed=self.actor_restarted,
-            resources={} if holder is None else {name: amount / UNITS for name, amount in holder.demand.items()},
+            resources={} if holder is None else {name: amount / UNITS for name, amount in holder.recipe.demand.items()},
             gpus=tuple(self.gpus),
             environment=self.environment or self.session.runtime_env,
         )

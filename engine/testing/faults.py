@@ -212,7 +212,7 @@ def _arm_worker(faults: list[_Armed]) -> None:
 
     def struck(attempt: Attempt, moment: str) -> None:
         spec = attempt.spec
-        name = f"{spec.name}.{spec.method}" if spec.kind == m.CALL else spec.name
+        name = f"{spec.recipe.name}.{spec.recipe.method}" if spec.recipe.kind == m.CALL else spec.recipe.name
         for each in faults:
             if each.fault.moment == moment and fnmatch.fnmatch(name, each.fault.task) and each.strikes():
                 os.kill(os.getpid(), signal.SIGKILL)

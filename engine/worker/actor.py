@@ -112,7 +112,8 @@ class ActorHost:
         if not ahead:
             return running
         first = m.decode_spec(arrived[0][1])
-        what = f"it is in the actor's queue behind {ahead}; {first.name}.{first.method} ({short(first.task)}) is first"
+        name = f"{first.recipe.name}.{first.recipe.method}"
+        what = f"it is in the actor's queue behind {ahead}; {name} ({short(first.task)}) is first"
         return m.Reason(QUEUED, f"{what}: {running.text}", "", running.waits_for)
 
     # ------------------------------------------------------------ its life
@@ -133,7 +134,7 @@ class ActorHost:
                 attempt = assignment.attempt
                 self._instance = self._recovery.restore(spec.task, attempt, executor.store(), cls, args, kwargs)
 
-        spec.name = f"{spec.name}.__init__"
+        spec.change(name=f"{spec.recipe.name}.__init__")
         outcome = executor.attempt(spec, assignment.attempt, assignment.resolved, lambda: construct, ())
         self._hold(outcome.retained)
         replayed = 0
@@ -144,7 +145,7 @@ class ActorHost:
             self.callers.watch()
             backend.on_peer_ended = self.callers.ended
             if self._recovery is None:
-                self.concurrent = concurrent_calls(self, self._instance, spec.max_concurrency)
+                self.concurrent = concurrent_calls(self, self._instance, spec.recipe.max_concurrency)
             else:
                 replayed = self._replay(self._recovery, assignment.attempt)
         backend.post_node(m.ActorStarted(spec.task, msgspec.Raw(m.encode(outcome)), replayed))
@@ -165,7 +166,8 @@ class ActorHost:
         """Runs the logged calls again; returns how many there were."""
         count = 0
         for call in recovery.to_replay(self._executor.store()):
-            self._hold(self._executor.attempt(call, attempt, [], getattr, (self._instance, call.method)).retained)
+            outcome = self._executor.attempt(call, attempt, [], getattr, (self._instance, call.recipe.method))
+            self._hold(outcome.retained)
             count += 1
         return count
 
@@ -202,7 +204,7 @@ class ActorHost:
                 return
             if self._repeats.verdicts:
                 self._repeats.verdicts.pop(spec.task, None)  # which is out of date now
-        outcome = executor.attempt(spec, spec.parent_attempt, [], getattr, (self._instance, spec.method))
+        outcome = executor.attempt(spec, spec.parent_attempt, [], getattr, (self._instance, spec.recipe.method))
         self.report_call(spec, outcome)
         if self._recovery is not None:
             self._recovery.save_if_due(self._instance)
@@ -213,7 +215,7 @@ class ActorHost:
         current_scope.set(attempt)  # of this asyncio task, whose context is its own
         try:
             args, kwargs = attempt.arguments([])
-            result = await getattr(self._instance, spec.method)(*args, **kwargs)
+            result = await getattr(self._instance, spec.recipe.method)(*args, **kwargs)
             del args, kwargs
             values = attempt.pack(result)
             del result
@@ -241,7 +243,7 @@ class ActorHost:
             raw_spec = msgspec.Raw(m.encode(spec))
         recovery = self._recovery
         if recovery is not None and recovery.logs and outcome.status != m.CANCELLED:
-            self.callers.count(spec.owner, len(raw))
+            self.callers.count(spec.recipe.owner, len(raw))
             recovery.ran(raw_spec, raw, self._executor.kept.pop(spec.task, None), outcome.values)
         else:
             self._log.append((raw_spec, raw))
@@ -250,7 +252,7 @@ class ActorHost:
                 self._backend.storage.arena.announced(outcome.values)
                 self._executor.kept.pop(spec.task, None)
                 endpoint.flush()
-            endpoint.batch(spec.owner, m.RawResults, raw)
+            endpoint.batch(spec.recipe.owner, m.RawResults, raw)
         # Looked at only now: what waits yet will be reported after this.
         more = self._executor.queue if self.concurrent is None else self.concurrent.more()
         now = time.perf_counter()

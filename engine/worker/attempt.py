@@ -91,7 +91,7 @@ class Attempt(TaskScope):
     def pack(self, result: Any) -> list[m.Value]:
         """The returns as they travel."""
         self._duration = time.perf_counter() - self._begin
-        number = self.spec.num_returns
+        number = self.spec.recipe.num_returns
         if number == 1:
             data = dump_scalar(result)
             values: list[m.Value] = [
@@ -115,24 +115,27 @@ class Attempt(TaskScope):
         spec = self.spec
         if self._is_to_retry(error):
             self.status = m.RETRIED
-        name = f"{spec.name}.{spec.method}" if spec.method else spec.name
+        recipe = spec.recipe
+        name = f"{recipe.name}.{recipe.method}" if recipe.method else recipe.name
         if isinstance(error, ArgumentFailed):
             failed = error.error
-        elif isinstance(error, ActorExit) and spec.kind == m.CALL:
+        elif isinstance(error, ActorExit) and recipe.kind == m.CALL:
             self.exits = True
-            failed = dump_engine_error(ActorDiedError(f"actor {spec.name} is dead: it called exit_actor() in {name}"))
+            failed = dump_engine_error(
+                ActorDiedError(f"actor {recipe.name} is dead: it called exit_actor() in {name}")
+            )
         else:
             failed = dump_error(name, error, self._description)
         error.__traceback__ = None  # frees what its frames hold
-        return [m.Failed(failed)] * max(1, spec.num_returns)
+        return [m.Failed(failed)] * max(1, recipe.num_returns)
 
     def _is_to_retry(self, error: BaseException) -> bool:
-        spec = self.spec
-        if not spec.retry_exceptions or not isinstance(error, Exception) or isinstance(error, ArgumentFailed):
+        recipe = self.spec.recipe
+        if not recipe.retry_exceptions or not isinstance(error, Exception) or isinstance(error, ArgumentFailed):
             return False
-        if 0 <= spec.max_retries <= self.attempt:
+        if 0 <= recipe.max_retries <= self.attempt:
             return False
-        return spec.retry_exceptions == m.ANY_ERROR or isinstance(error, loads(spec.retry_exceptions))
+        return recipe.retry_exceptions == m.ANY_ERROR or isinstance(error, loads(recipe.retry_exceptions))
 
     def outcome(self, values: list[m.Value]) -> m.Outcome:
         """To be called when the frames that knew the arguments are gone."""

@@ -61,9 +61,9 @@ class WorkerBackend(ProcessBackend):
     def pong(self) -> m.Pong:
         scope = self.program_scope
         spec = scope.spec
-        if spec is None or spec.kind != m.CALL or self._waits:
+        if spec is None or spec.recipe.kind != m.CALL or self._waits:
             return m.Pong()
-        return m.Pong(spec.task, spec.method, time.time() - scope.started)
+        return m.Pong(spec.task, spec.recipe.method, time.time() - scope.started)
 
     def cancel_below(self, task: bytes) -> None:
         """Ends what a task or call has submitted from here."""

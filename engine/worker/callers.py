@@ -56,7 +56,7 @@ class Callers:
         if not self.stalled:
             return False
         with self._lock:
-            held = self.stalled.get(spec.owner)
+            held = self.stalled.get(spec.recipe.owner)
             if held is None:
                 return False
             held.append(spec)

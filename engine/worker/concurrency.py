@@ -178,7 +178,7 @@ class AsyncCalls:
     def _start(self, spec: m.Spec) -> None:
         if self._host.callers.holds_back(spec):
             return
-        if not inspect.iscoroutinefunction(getattr(self._actor, spec.method, None)):
+        if not inspect.iscoroutinefunction(getattr(self._actor, spec.recipe.method, None)):
             self._host.run_call(spec)
         elif len(self._running) < self._limit:
             self._running[spec.task] = self._loop.create_task(self._run(spec))

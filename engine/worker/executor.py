@@ -199,10 +199,11 @@ class Executor:
         spec = m.decode_spec(item.spec)
         below = backend.program_scope.task  # it is blocked, if there is one
         self._started_task[:] = spec.task
-        cpus = spec.demand.get("CPU", 0)
+        recipe = spec.recipe
+        cpus = recipe.demand.get("CPU", 0)
         if cpus != self._threads.units:
             self._threads.follow(cpus)
-        if spec.kind == m.ACTOR:
+        if recipe.kind == m.ACTOR:
             self._actor.create(spec, item)
             return
         outcome = self.attempt(spec, item.attempt, item.resolved, self.function, (spec,))
@@ -210,18 +211,18 @@ class Executor:
             self._started_task[:] = below
             beneath = backend.program_scope.spec
             if beneath is not None:
-                self._threads.follow(beneath.demand.get("CPU", 0))
-        self._report(spec, outcome)
+                self._threads.follow(beneath.recipe.demand.get("CPU", 0))
+        self._report(spec, recipe, outcome)
         running.pop()
-        if spec.max_calls:
-            self._count_call(spec)
+        if recipe.max_calls:
+            self._count_call(recipe)
         if self._worn_out and not running:
             self._retire()
 
-    def _report(self, spec: m.Spec, outcome: m.Outcome) -> None:
+    def _report(self, spec: m.Spec, recipe: m.Recipe, outcome: m.Outcome) -> None:
         raw = msgspec.Raw(m.encode(outcome))
         endpoint = self._backend.endpoint
-        if outcome.status == m.RETRIED or not spec.owner:  # or it runs for the sake of what was lost
+        if outcome.status == m.RETRIED or not recipe.owner:  # or it runs for the sake of what was lost
             endpoint.batch(m.NODE, m.Done, raw)
             self._backend.storage.arena.announced(outcome.values)
             self.kept.pop(spec.task, None)
@@ -232,12 +233,12 @@ class Executor:
             self._backend.storage.arena.announced(outcome.values)
             self.kept.pop(spec.task, None)
             endpoint.flush()
-            endpoint.batch(spec.owner, m.RawResults, raw)
+            endpoint.batch(recipe.owner, m.RawResults, raw)
             endpoint.flush()
             return
-        size = endpoint.report(spec.owner, raw)
+        size = endpoint.report(recipe.owner, raw)
         now = time.perf_counter()
-        if not spec.max_retries:  # it may not be run twice, and the next task may be this process's last
+        if not recipe.max_retries:  # it may not be run twice, and the next task may be this process's last
             endpoint.flush_to_node(PATIENCE)
         if not self.queue or size >= REPORTS_PER_BATCH or now - self._reported_at > REPORT_SECONDS:
             self._reported_at = now
@@ -296,27 +297,28 @@ class Executor:
         error.__traceback__ = None  # frees what its frames hold
         if request.recursive and attempt.has_submitted:
             self._backend.cancel_below(spec.task)
-        return [m.Failed(cancelled_error(spec))] * max(1, spec.num_returns)
+        return [m.Failed(cancelled_error(spec))] * max(1, spec.recipe.num_returns)
 
     def function(self, spec: m.Spec) -> Callable[..., Any]:
         """The function or class that a spec names."""
-        function = self._functions.get(spec.function)
+        recipe = spec.recipe
+        function = self._functions.get(recipe.function)
         if function is None:
             backend = self._backend
             if not backend.is_set_up:
                 runtime_env.apply(backend.environment or backend.session.runtime_env, backend.session.sys_path)
                 backend.is_set_up = True
-            found = self.store().function(spec.function)
+            found = self.store().function(recipe.function)
             if found is None:
-                raise EngineError(f"function {spec.name} is not in the control store")
+                raise EngineError(f"function {recipe.name} is not in the control store")
             function = load(found[1])
-            self._functions.add(spec.function, found[0], function)
+            self._functions.add(recipe.function, found[0], function)
         return function
 
-    def _count_call(self, spec: m.Spec) -> None:
+    def _count_call(self, recipe: m.Recipe) -> None:
         """A function may be run so many times in one process (it leaks, say); then another takes its place."""
-        runs = self._calls_of[spec.function] = self._calls_of.get(spec.function, 0) + 1
-        if runs >= spec.max_calls:
+        runs = self._calls_of[recipe.function] = self._calls_of.get(recipe.function, 0) + 1
+        if runs >= recipe.max_calls:
             self._worn_out = True
         if len(self._calls_of) > FUNCTIONS_COUNTED:
             del self._calls_of[next(iter(self._calls_of))]

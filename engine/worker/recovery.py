@@ -154,7 +154,7 @@ class Recovery:
         if not self.logs or not self._attempt:
             return
         for number, spec in store.calls(self._actor, self._number):
-            spec.num_returns = 0
+            spec.change(num_returns=0)
             yield spec
             self._number = number
 

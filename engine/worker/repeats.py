@@ -36,10 +36,10 @@ class Repeats:
 
     def has_run(self, spec: m.Spec, queue: Iterable[Any]) -> bool:
         """Whether the call was run before; its owner gets the outcome then."""
-        if spec.owner not in self.verdicts.get(spec.task, ()):
+        if spec.recipe.owner not in self.verdicts.get(spec.task, ()):
             queued = (call for call in list(queue) if isinstance(call, m.Spec) and call.parent_attempt)
-            self._ask([spec, *(call for call in queued if call.owner not in self.verdicts.get(call.task, ()))])
-        run = self.verdicts[spec.task].pop(spec.owner)
+            self._ask([spec, *(call for call in queued if call.recipe.owner not in self.verdicts.get(call.task, ()))])
+        run = self.verdicts[spec.task].pop(spec.recipe.owner)
         if not self.verdicts[spec.task]:
             del self.verdicts[spec.task]
         return run
@@ -47,8 +47,8 @@ class Repeats:
     def _ask(self, calls: list[m.Spec]) -> None:
         token = next(self._tokens)
         self._post_calls()
-        self._backend.post_node(m.Seen(token, [(call.task, call.owner) for call in calls]))
+        self._backend.post_node(m.Seen(token, [(call.task, call.recipe.owner) for call in calls]))
         self._backend.endpoint.wait_until(lambda: token in self._answers)
         known = set(self._answers.pop(token))
         for call in calls:
-            self.verdicts.setdefault(call.task, {})[call.owner] = call.task in known
+            self.verdicts.setdefault(call.task, {})[call.recipe.owner] = call.task in known

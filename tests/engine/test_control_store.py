@@ -30,10 +30,8 @@ def store(tmp_path: Path) -> Iterator[ControlStore]:
 
 
 def spec(index: int, kind: int = m.TASK, function: bytes = b"f", name: str = "", method: str = "") -> m.Spec:
-    return m.Spec(
-        task_id(SCOPE, index), kind, function, "driver", None, [], [], 1, {"CPU": 1}, 3, name, "", 0, 100.0 + index,
-        method,
-    )
+    recipe = m.Recipe(kind, function, "driver", 1, {"CPU": 1}, 3, name, method)
+    return m.Spec(task_id(SCOPE, index), None, [], [], "", 0, 100.0 + index, m.encode(recipe))
 
 
 def outcome(index: int, *values: m.Value, status: int = m.FINISHED, attempt: int = 0) -> m.Outcome:
@@ -315,7 +313,7 @@ def logged(store: ControlStore, path: Path, after: int = 0) -> list[list[int]]:
     program = f"""
     actors = [bytes.fromhex(actor) for actor in {[ACTOR.hex(), OTHER.hex()]}]
     logs = [list(store.calls(actor, {after})) for actor in actors]
-    assert all(call.method == f"method {{number}}" for log in logs for number, call in log)
+    assert all(call.recipe.method == f"method {{number}}" for log in logs for number, call in log)
     print(json.dumps([[number for number, _ in log] for log in logs] + [[store.checkpoint(a) for a in actors]]))"""
     found: list[list[int]] = reading_process(path / "store", program.strip())
     return found

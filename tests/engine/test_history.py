@@ -26,7 +26,8 @@ LIMIT = 1 << 20
 
 
 def submit(store: ControlStore, task: bytes) -> None:
-    spec = m.Spec(task, m.TASK, b"f", "driver", None, [], [], 1, {"CPU": 1}, 3, "f", "", 0, 100.0)
+    recipe = m.Recipe(m.TASK, b"f", "driver", 1, {"CPU": 1}, 3, "f")
+    spec = m.Spec(task, None, [], [], "", 0, 100.0, m.encode(recipe))
     store.add_spec(task, msgspec.Raw(m.encode(spec)))
     store.add_outcome(task, msgspec.Raw(m.encode(m.Outcome(task, 0, "w1", 0, 1.0, 1.0, [m.Inline(b"value")]))))
 
@@ -212,19 +213,24 @@ def test_lineage_of_what_lives_stays_while_there_is_room_and_its_loss_is_told(tm
     refs = [double.remote(ones.remote(padding)) for _ in range(100)]
     engine.wait(refs, num_returns=len(refs))
     engine.get([echo.remote(i) for i in range(5000)])
-    wait_for(lambda: store_flushed() > 1000, "history is cut")
+    history_is_cut(1000)
     lose(refs)
     assert engine.get(refs[0]).sum() == 4000
     refs += [double.remote(ones.remote(padding)) for _ in range(1500)]
     engine.wait(refs, num_returns=len(refs))
     before = store_flushed()
     engine.get([echo.remote(padding) for _ in range(3000)])
-    wait_for(lambda: store_flushed() > before + 1000, "history is cut again")
+    history_is_cut(before + 1000)
     lose(refs)
     with pytest.raises(ObjectLostError, match=r"needs ObjectRef.*store_limit"):
         engine.get(refs[1])
     del refs
     engine.shutdown()
+
+
+def history_is_cut(flushed):
+    """It is so as more comes in, and how much comes in at once depends on how busy the machine is."""
+    wait_for(lambda: engine.get([echo.remote(i) for i in range(500)]) and store_flushed() > flushed, "history is cut")
 
 
 def store_flushed():

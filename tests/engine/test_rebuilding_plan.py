@@ -34,9 +34,8 @@ class World:
     def task(self, name, needs=(), kind=m.TASK, max_retries=3, ran=1):
         deps = [m.Dep(slot, result(need)) for slot, need in enumerate(needs)]
         method = "method" if kind == m.CALL else ""
-        self.specs[task(name)] = m.Spec(
-            task(name), kind, b"f", "driver", None, deps, [], 1, {}, max_retries, name, "", 0, 0.0, method
-        )
+        recipe = m.Recipe(kind, b"f", "driver", 1, {}, max_retries, name, method)
+        self.specs[task(name)] = m.Spec(task(name), None, deps, [], "", 0, 0.0, m.encode(recipe))
         self.ran[task(name)] = ran
 
     def value(self, oid):
@@ -63,7 +62,7 @@ class World:
     def runs(self, name):
         found = plan(result(name), self)
         assert not found.refusal
-        return {run.spec.name: run.attempt for run in found.runs}
+        return {run.spec.recipe.name: run.attempt for run in found.runs}
 
 
 def test_its_task_is_run_as_the_next_attempt():
@@ -105,7 +104,7 @@ def test_a_put_is_put_again_by_its_task():
     world = World(parent=())
     world.puts[task("put")] = ("w1", task("parent"))
     found = plan(result("put"), world)
-    assert [run.spec.name for run in found.runs] == ["parent"]
+    assert [run.spec.recipe.name for run in found.runs] == ["parent"]
     assert found.puts == [(task("parent"), result("put"))]
     world.running = world.again = {task("parent")}
     found = plan(result("put"), world)

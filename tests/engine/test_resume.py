@@ -12,7 +12,8 @@ def task(name):
 
 
 def spec(name, owner="driver"):
-    return m.Spec(task(name), m.TASK, b"f", owner, None, [], [], 1, {"CPU": 1}, 3, name, "", 0, 0.0)
+    recipe = m.Recipe(m.TASK, b"f", owner, 1, {"CPU": 1}, 3, name)
+    return m.Spec(task(name), None, [], [], "", 0, 0.0, m.encode(recipe))
 
 
 def assignment(name, attempt=0):
