@@ -143,7 +143,7 @@ def current_backend() -> Backend:
 
 
 def _after_fork() -> None:
-    """In the child. Each call of a remote function looks whether it is one; to ask for the pid would be a system call."""
+    """In the child. Each call of a remote function looks whether it is in one; to ask for the pid is a system call."""
     global _forked
     _forked = _backend is not None
 

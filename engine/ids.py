@@ -24,6 +24,9 @@ OBJECT_BYTES = 16
 HANDLE_INDEX = b"\xff\xff"
 """Return index of the pseudo-object that stands for "somebody holds a handle to this actor"."""
 
+FIRST_RETURN = b"\0\0"
+"""Return index of what most tasks return one of: their id and this is the object's."""
+
 _RETURN_INDEX = [i.to_bytes(2, "big") for i in range(256)]
 
 

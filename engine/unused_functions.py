@@ -19,9 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 import lmdb
-import msgspec
 
-from .messages import Wire
+from .messages import decode_spec
 
 CANDIDATES = 100_000
 SPECS_PER_STEP = 2048
@@ -33,17 +32,6 @@ SHARE = 8
 """Functions may take one part in so many of the limit before they are looked at."""
 
 GATHER, LOOK, DELETE = range(3)
-
-
-class _Head(Wire):
-    """The beginning of a spec."""
-
-    task: bytes
-    kind: int
-    function: bytes
-
-
-_function_of = msgspec.msgpack.Decoder(_Head).decode
 
 
 class UnusedFunctions:
@@ -121,7 +109,7 @@ class UnusedFunctions:
         for _ in range(SPECS_PER_STEP):
             if not more:
                 break
-            discard(_function_of(cursor.value()).function)
+            discard(decode_spec(cursor.value()).recipe.function)
             more = cursor.next()
         if more:
             self._coming = LOOK, self._from, bytes(cursor.key())

@@ -143,6 +143,8 @@ class TaskDesk:
         node = self._node
         finished = node.scheduler.finished
         roles = node.roles
+        add_outcome = node.store.add_outcome
+        nobody_waits = node.objects.directory.nobody_waits
         owner, size = "", 0
         for raw in done.items:
             outcome = m.decode_outcome(raw)
@@ -160,7 +162,10 @@ class TaskDesk:
                 node.journal.finished(task)
             spec = task.payload.spec
             its_owner = spec.recipe.owner
-            self.record(outcome, raw, its_owner)
+            add_outcome(task.id, raw)
+            values = outcome.values
+            if not nobody_waits() or len(values) != 1 or type(values[0]) is not m.Inline or values[0].refs:
+                self._results_exist(outcome, its_owner)
             if its_owner != owner:
                 if size:
                     self._sent(owner, size)
@@ -241,14 +246,17 @@ class TaskDesk:
             self.record(outcome, raw_outcome, spec.recipe.owner)
 
     def record(self, outcome: m.Outcome, raw: msgspec.Raw, owner: str) -> None:
-        task = outcome.task
-        self._node.store.add_outcome(task, raw)
+        self._node.store.add_outcome(outcome.task, raw)
+        self._results_exist(outcome, owner)
+
+    def _results_exist(self, outcome: m.Outcome, owner: str) -> None:
+        """Whoever waits for them is told."""
         directory = self._node.objects.directory
         nobody_waits = directory.nobody_waits()
         for index, value in enumerate(outcome.values):
             if nobody_waits and type(value) is m.Inline and not value.refs:
                 continue
-            oid = object_id(task, index)
+            oid = object_id(outcome.task, index)
             if directory.concerns(oid, value):
                 self._node.objects.exists(oid, value, owner)
 

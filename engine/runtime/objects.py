@@ -187,7 +187,6 @@ class ObjectTable:
 
     def arrived(self, object_id: bytes, value: m.Value, worker: str = "") -> None:
         """The value of an object. The first one wins; for a dropped object only its memory is given back."""
-        entry = self.entries.get(object_id)
         if type(value) is m.Shm or (type(value) is m.Inline and value.refs):
             with self.lock:  # the entry may be dropped in this moment
                 entry = self.entries.get(object_id)
@@ -195,6 +194,11 @@ class ObjectTable:
                     self._post(m.Release([object_id]))
                 elif entry.value is None and entry.owned:
                     entry.tracked = True
+        self.arrived_plain(object_id, value, worker)
+
+    def arrived_plain(self, object_id: bytes, value: m.Value, worker: str) -> None:
+        """The same for a value that neither lies in memory nor holds refs: there is nothing else to keep of it."""
+        entry = self.entries.get(object_id)
         if entry is None or entry.value is not None:
             return
         entry.worker = worker

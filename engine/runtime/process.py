@@ -19,7 +19,7 @@ from .. import messages as m
 from ..context import RuntimeContext
 from ..exceptions import EngineStateError, ObjectLostError, UnsupportedError
 from ..functions import SENT_REMEMBERED, Exported
-from ..ids import object_id, task_of
+from ..ids import FIRST_RETURN, object_id, task_of
 from ..options import UNITS, NearObject, TaskOptions
 from ..refs import ObjectRef
 from ..runtime_env import merged
@@ -183,7 +183,7 @@ class ProcessBackend:
         """``attempt``: of who submits it."""
         own = self.objects.own_again if attempt else self.objects.own
         if num_returns == 1:
-            return [own(task + b"\0\0")]
+            return [own(task + FIRST_RETURN)]
         return [own(object_id(task, index)) for index in range(num_returns)]
 
     def send_function(self, function: Exported) -> None:
@@ -286,7 +286,7 @@ class ProcessBackend:
         self._handlers[type(message)](sender, message)
 
     def _on_results(self, sender: str, message: m.Results) -> None:
-        arrived = self.objects.arrived
+        arrived, arrived_plain = self.objects.arrived, self.objects.arrived_plain
         ended = self.unfinished.ended
         self.unfinished.heard += len(message.outcomes)
         pins = self._pins
@@ -299,12 +299,16 @@ class ProcessBackend:
             if first and outcome.retained:
                 for borrowed in outcome.retained:
                     self.post_node(m.Hold(borrowed, outcome.worker.encode(), 1))
-            for index, value in enumerate(outcome.values):
-                oid = object_id(task, index)
-                if not isinstance(value, m.Failed) and value.refs and oid in self.objects.entries:
-                    for inner in value.refs:  # a container that was dropped already must hold nothing any more
-                        self.post_node(m.Hold(inner, oid, 1))
-                arrived(oid, value, outcome.worker)
+            values = outcome.values
+            if len(values) == 1 and type(values[0]) is m.Inline and not values[0].refs:  # nearly all are like this
+                arrived_plain(task + FIRST_RETURN, values[0], outcome.worker)
+            else:
+                for index, value in enumerate(values):
+                    oid = object_id(task, index)
+                    if not isinstance(value, m.Failed) and value.refs and oid in self.objects.entries:
+                        for inner in value.refs:  # a container that was dropped already must hold nothing any more
+                            self.post_node(m.Hold(inner, oid, 1))
+                    arrived(oid, value, outcome.worker)
             if pins:
                 pins.pop(task, None)
             if self.calls.in_flight:

@@ -37,9 +37,10 @@ class SubmittedRecipes:
             options.name or function.name, environment=environment,
             retry_exceptions=options.pickled_retry_exceptions, max_calls=options.max_calls,
         ))
-        if len(self._of_tasks) >= REMEMBERED:
-            self._of_tasks.clear()
-        self._of_tasks[function.id, id(options)] = options, encoded
+        if options.scheduling_strategy is None:  # or they may hold a ref, which would live as long as they do
+            if len(self._of_tasks) >= REMEMBERED:
+                self._of_tasks.clear()
+            self._of_tasks[function.id, id(options)] = options, encoded
         return encoded
 
     def of_call(self, actor: ActorInfo, method: str, num_returns: int) -> bytes:

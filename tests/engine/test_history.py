@@ -248,7 +248,8 @@ def bytes_of_functions(store: ControlStore) -> int:
 def use(store: ControlStore, function: bytes, task: bytes, blob: bytes | None = None) -> None:
     if blob is not None:
         store.add_function(function, "closure", blob)
-    spec = m.Spec(task, m.TASK, function, "driver", None, [], [], 1, {"CPU": 1}, 3, "f", "", 0, 100.0)
+    recipe = m.Recipe(m.TASK, function, "driver", 1, {"CPU": 1}, 3, "f")
+    spec = m.Spec(task, None, [], [], "", 0, 100.0, m.encode(recipe))
     store.add_spec(task, msgspec.Raw(m.encode(spec)))
 
 

@@ -123,6 +123,13 @@ def test_results_whose_refs_went_before_they_came():
     wait_for_objects(0)
 
 
+def test_options_keep_no_object():
+    """Nor does anything that a process remembers of them."""
+    array = make.remote(LARGE)
+    near = total.options(scheduling_strategy=engine.NearObject(array))
+    assert engine.get(near.remote(array)) == 0.0
+
+
 def test_arguments_live_until_the_task_has_them():
     for n in range(40):
         ref = total.remote(engine.put(np.full(LARGE, n, dtype=np.float64)))
