@@ -279,7 +279,7 @@ def test_functions_go_when_no_spec_names_them_and_no_process_counts_on_them(tmp_
 def store_function(store: ControlStore, task: bytes) -> bytes:
     raw = store.spec(task)
     assert raw is not None
-    return m.decode_spec(raw).function
+    return m.decode_spec(raw).recipe.function
 
 
 def test_a_function_that_comes_again_while_it_is_about_to_go_stays(tmp_path):
