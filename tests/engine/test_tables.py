@@ -15,7 +15,7 @@ from rlflow.engine import api, control_store
 from rlflow.engine.departed import Departed
 from rlflow.engine.ids import new_scope
 from rlflow.engine.node import scheduler
-from rlflow.engine.runtime import process
+from rlflow.engine.runtime import process, recipes
 from rlflow.engine.store_reader import StoreReader
 from rlflow.engine.testing import engine_processes, node_table_sizes, table_sizes
 
@@ -25,7 +25,7 @@ FEW = 6
 
 BOUNDED = (
     "_functions", "scheduler._averages", "scheduler._shapes", "functions._sent", "functions._senders",
-    "storage._endpoint.unacknowledged", "storage._endpoint.out._mail._kept",
+    "storage._endpoint.unacknowledged", "storage._endpoint.out._mail._kept", "recipes._of_tasks", "recipes._of_calls",
 )
 """Tables that forget what is old only when they have many entries, each with a test below or of its own."""
 
@@ -101,6 +101,15 @@ def test_what_comes_and_goes_leaves_no_entries(started):
     assert not grown
     folder = os.listdir(started.session.folder)
     assert sum(name.endswith((".sock", ".lane")) for name in folder) < 2 * 10
+
+
+def test_recipes_are_forgotten_when_there_are_many(started, monkeypatch):
+    monkeypatch.setattr(recipes, "REMEMBERED", 3)
+    for number in range(8):
+        assert engine.get(engine.remote(lambda number=number: number).remote()) == number
+        assert engine.get(Short.remote().one.remote()) == 1
+    sizes = table_sizes(started)
+    assert 0 < sizes["recipes._of_tasks"] <= 3 and 0 < sizes["recipes._of_calls"] <= 3
 
 
 def test_a_function_that_was_forgotten_is_sent_again(started, monkeypatch):
