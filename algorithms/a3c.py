@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import uuid4
 
 import numpy as np
 from pydantic import Field
@@ -19,15 +18,12 @@ from pydantic import Field
 import rlflow.engine as engine
 
 from .a3c_gradient import PolicyGradient
-from .actor_critic import ActorCriticAlgorithm, ActorCriticConfig
 from .adam import clip_to_norm
 from .advantages import flatten
 from .config import AlgorithmConfig
-from .envs import spaces_of
-from .episodes import EpisodeLog
 from .errors import TrainingDivergedError, UnfitConfigError
-from .evaluation import Evaluation, TrainedPolicy, evaluate
-from .normalization import Statistics
+from .evaluation import TrainedPolicy
+from .on_policy import OnPolicyAlgorithm, OnPolicyConfig
 from .parameter_server import Optimizer, ParameterServer
 from .policies.mlp import Floats
 from .rollout import (
@@ -35,14 +31,12 @@ from .rollout import (
     RolloutReport,
     RolloutSpec,
     RolloutState,
-    forget,
     initial_state,
     rollout,
 )
 from .schedules import Schedule, value_at
 from .seeding import Role, generator
 from .sequences import Columns
-from .states import pack_rollout_state, unpack_groups
 
 if TYPE_CHECKING:  # torch is imported where gradients are taken
     import torch
@@ -50,12 +44,11 @@ if TYPE_CHECKING:  # torch is imported where gradients are taken
     from .learner import Learner, Outputs
 
 
-class A3CConfig(ActorCriticConfig):
+class A3CConfig(OnPolicyConfig):
     """Hyperparameters. ``env_groups`` are the paper's actor-learners."""
 
     rollout_length: int = Field(default=16, ge=1, description="T, steps of each environment a gradient")
     gradients: int = Field(default=64, ge=1, description="gradients an iteration: how often metrics are written")
-    gamma: float = Field(default=0.99, ge=0, le=1, description="discount γ")
     gae_lambda: float = Field(
         default=1.0, ge=0, le=1, description="λ of generalised advantage estimation; 1 is the paper's n-step return"
     )
@@ -65,12 +58,6 @@ class A3CConfig(ActorCriticConfig):
     value_coef: float = Field(default=0.5, ge=0, description="weight of the value loss")
     max_grad_norm: float = Field(default=0.5, gt=0, description="gradients are scaled down to this norm")
     normalize_advantage: bool = Field(default=False, description="zero mean, unit variance in each gradient")
-    normalize_observations: bool = Field(
-        default=False, description="zero mean, unit variance, by what was seen before the iteration"
-    )
-    normalize_rewards: bool = Field(
-        default=False, description="unit variance of discounted returns, by what was seen before the iteration"
-    )
     shards: int = Field(default=1, ge=1, description="actors that hold the parameters, a slice each")
     max_staleness: int = Field(
         default=16, ge=0,
@@ -163,7 +150,7 @@ def _learner(spec: GradientSpec, weights: Floats) -> tuple[Learner, Any, Any]:
     return found
 
 
-class A3C(ActorCriticAlgorithm):
+class A3C(OnPolicyAlgorithm):
     """The driver's side: keeps every group busy, has gradients applied as they come."""
 
     name: ClassVar[str] = "a3c"
@@ -174,13 +161,13 @@ class A3C(ActorCriticAlgorithm):
         super().__init__(config, total_env_steps)
         assert isinstance(config, A3CConfig)
         self.config = config
-        self.episodes = EpisodeLog()
-        self._run = ""
         self._server: ParameterServer | None = None
         self._working: dict[engine.ObjectRef, tuple[int, int, list[engine.ObjectRef]]] = {}
         """By the ref of its report: group, version that the gradient began with, and the gradient's slices."""
         self._waiting: deque[int] = deque()
         """Groups that are too far ahead."""
+        self._frozen: engine.ObjectRef | None = None
+        """What gradients are normalised by from here on."""
 
     def loss(self, outputs: Outputs, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """−log π(a|s) · A + value loss − β · entropy (section 4), to be minimised.
@@ -200,8 +187,7 @@ class A3C(ActorCriticAlgorithm):
 
     def setup(self) -> None:
         c = self.config
-        spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_arguments))
-        self.policy = self.make_policy(*spaces)
+        self._make_policy()
         first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
         if c.shards > len(first):
             raise UnfitConfigError(
@@ -209,23 +195,15 @@ class A3C(ActorCriticAlgorithm):
             )
         self._server = ParameterServer(first, c.shards, c.optimizer)
         self._gradient = engine.remote(num_returns=c.shards + 3)(gradient)
-        self._statistics = Statistics.none(self.policy.layout.size)
         self._go_on_from([initial_state(group) for group in range(c.env_groups)])
-        if c.normalize_observations or c.normalize_rewards:
+        if self._normalises:
             self._measure(first)
 
     def _go_on_from(self, states: list[RolloutState]) -> None:
         c = self.config
-        self._run = uuid4().hex  # a new name: no environment kept in a worker belongs to these states
-        envs = c.num_envs // c.env_groups
-        spec = RolloutSpec(
-            self._run, c.env, c.env_arguments, c.seed, envs, c.rollout_length, self.policy, c.gamma,
-            episode_info=c.episode_info,
-        )
-        self._rollout_spec = spec
-        self._spec = engine.put(GradientSpec(spec, type(self), c, self.total_env_steps))
-        self._freeze_statistics()
-        self._states = [engine.put(state) for state in states]
+        self._rollout_spec = self._rollouts_from(states)
+        self._spec = engine.put(GradientSpec(self._rollout_spec, type(self), c, self.total_env_steps))
+        self._frozen = self._normalisation()
         self._working.clear()
         self._waiting = deque(range(c.env_groups))
 
@@ -234,26 +212,10 @@ class A3C(ActorCriticAlgorithm):
         measure = engine.remote(num_returns=3)(rollout)
         reports = []
         for group, state in enumerate(self._states):
-            _, self._states[group], report = measure.remote(self._rollout_spec, weights, state, self._normalisation)
+            _, self._states[group], report = measure.remote(self._rollout_spec, weights, state, self._frozen)
             reports.append(report)
-        for report in engine.get(reports):
-            self._note(report)
-        self._freeze_statistics()
-
-    def _freeze_statistics(self) -> None:
-        """What gradients are normalised by from here on."""
-        c = self.config
-        self._normalisation = None
-        if c.normalize_observations or c.normalize_rewards:
-            self._normalisation = engine.put(
-                Normalisation(self._statistics, c.normalize_observations, c.normalize_rewards)
-            )
-
-    def _note(self, report: RolloutReport) -> None:
-        self.episodes.add(report.episode_returns, report.episode_lengths, report.episode_info)
-        self.env_steps += report.steps
-        if report.statistics is not None:
-            self._statistics = self._statistics.merged([report.statistics])
+        self._note(engine.get(reports))
+        self._frozen = self._normalisation()
 
     def _send_out(self) -> None:
         """Sends on the groups that wait, as long as the slowest keeps to its bound though all others come in first."""
@@ -264,7 +226,7 @@ class A3C(ActorCriticAlgorithm):
             group = self._waiting.popleft()
             near = engine.NearObject(self._states[group])  # the worker that made it still has the environments
             *slices, self._states[group], report, statistics = self._gradient.options(scheduling_strategy=near).remote(
-                self._spec, self._states[group], self.progress, self._normalisation, *server.parameters
+                self._spec, self._states[group], self.progress, self._frozen, *server.parameters
             )
             self._working[report] = (group, server.version, [*slices, statistics])
 
@@ -278,13 +240,13 @@ class A3C(ActorCriticAlgorithm):
         staleness = server.version - version
         server.apply(slices, value_at(self.config.learning_rate, self.progress))
         self._waiting.append(group)
-        self._note(report)
+        self._note([report])
         return staleness, report, statistics
 
     def training_step(self) -> dict[str, float]:
         """Until ``gradients`` gradients were applied."""
         began, before = time.perf_counter(), self.env_steps
-        self._freeze_statistics()
+        self._frozen = self._normalisation()
         applied: list[tuple[int, RolloutReport, engine.ObjectRef]] = []
         while len(applied) < self.config.gradients:
             self._send_out()
@@ -303,36 +265,20 @@ class A3C(ActorCriticAlgorithm):
             **{name: float(np.mean([each[name] for each in learned])) for name in learned[0]},
         }
 
-    def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
-        c, trained = self.config, self.trained_policy()
-        weights = engine.put(trained.weights)
-        return evaluate(c.env, c.env_arguments, self.policy, weights, episodes, seed, deterministic, trained.moments)
-
     def trained_policy(self) -> TrainedPolicy:
         assert self._server is not None
-        moments = self._statistics.observations if self.config.normalize_observations else None
-        return TrainedPolicy(self.policy, np.concatenate(engine.get(self._server.parameters)), moments)
+        return TrainedPolicy(self.policy, np.concatenate(engine.get(self._server.parameters)), self._moments)
 
     def state(self) -> dict[str, Any]:
         """Between gradients: those on their way are waited for and applied first."""
         assert self._server is not None
         while self._working:
             self._apply_next()
-        states: list[RolloutState] = engine.get(self._states)
-        return {
-            "algorithm": self.name,
-            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes.state(),
-            "statistics": self._statistics.state(), "server": self._server.state(),
-            "groups": [pack_rollout_state(state) for state in states],
-        }
+        return {**self._collected_state(self._states), "server": self._server.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         assert self._server is not None
-        groups = unpack_groups(state, self.name, self.config.env_groups)
-        self.env_steps, self.iteration = state["env_steps"], state["iteration"]
-        self.episodes.load_state(state["episodes"])
-        if "statistics" in state:  # the first checkpoints had none
-            self._statistics = Statistics.from_state(state["statistics"])
+        groups = self._load_collected_state(state)
         self._server.load_state(state["server"])
         self._go_on_from(groups)
 
@@ -341,4 +287,4 @@ class A3C(ActorCriticAlgorithm):
             self._server.close()
         self._server = None
         self._working.clear()
-        forget(self._run)  # the inline engine has them in this process
+        super().close()

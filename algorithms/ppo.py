@@ -10,32 +10,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import uuid4
 
 from pydantic import Field
 
 import rlflow.engine as engine
 
-from .actor_critic import ActorCriticAlgorithm, ActorCriticConfig
 from .config import AlgorithmConfig
-from .envs import spaces_of
-from .episodes import EpisodeLog
 from .errors import UnfitConfigError
-from .evaluation import Evaluation, TrainedPolicy, evaluate
-from .normalization import Statistics
+from .evaluation import TrainedPolicy
+from .on_policy import OnPolicyAlgorithm, OnPolicyConfig
 from .ppo_learner import LEARNER, PPOLearner
-from .rollout import (
-    Normalisation,
-    RolloutReport,
-    RolloutSpec,
-    RolloutState,
-    forget,
-    initial_state,
-    rollout,
-)
+from .rollout import RolloutReport, RolloutState, initial_state, rollout
 from .schedules import Schedule
 from .seeding import Role, generator
-from .states import pack_rollout_state, unpack_groups
 
 if TYPE_CHECKING:  # torch is imported by the learner's process only
     import torch
@@ -44,7 +31,7 @@ if TYPE_CHECKING:  # torch is imported by the learner's process only
     from .ppo_learner import Batch
 
 
-class PPOConfig(ActorCriticConfig):
+class PPOConfig(OnPolicyConfig):
     """Hyperparameters; the defaults are the customary ones, for 8 environments."""
 
     rollout_length: int = Field(default=256, ge=1, description="T, steps of each environment an iteration")
@@ -52,7 +39,6 @@ class PPOConfig(ActorCriticConfig):
         default=64, ge=1, description="transitions a gradient step, about: an iteration is cut into equal parts"
     )
     epochs: int = Field(default=10, ge=1, description="passes over an iteration's transitions")
-    gamma: float = Field(default=0.99, ge=0, le=1, description="discount γ")
     gae_lambda: float = Field(default=0.95, ge=0, le=1, description="λ of generalised advantage estimation")
     clip_range: Schedule = Field(default=0.2, description="ε, how far the probability ratio may leave 1")
     clip_range_value: Schedule | None = Field(
@@ -73,12 +59,6 @@ class PPOConfig(ActorCriticConfig):
     learners: int = Field(
         default=1, ge=1, description="processes that take the gradient of a minibatch together, an equal part each"
     )
-    normalize_observations: bool = Field(
-        default=False, description="zero mean, unit variance, by what was seen before the iteration"
-    )
-    normalize_rewards: bool = Field(
-        default=False, description="unit variance of discounted returns, by what was seen before the iteration"
-    )
 
 
 @dataclass(frozen=True)
@@ -93,7 +73,7 @@ class _Ahead:
     reports: list[engine.ObjectRef]
 
 
-class PPO(ActorCriticAlgorithm):
+class PPO(OnPolicyAlgorithm):
     """The driver's side: sends out rollouts, hands trajectories to the learner, passes new weights on."""
 
     name: ClassVar[str] = "ppo"
@@ -104,8 +84,6 @@ class PPO(ActorCriticAlgorithm):
         super().__init__(config, total_env_steps)
         assert isinstance(config, PPOConfig)
         self.config = config
-        self.episodes = EpisodeLog()
-        self._run = ""
         self._learner: Any = None
         self._ahead: _Ahead | None = None
 
@@ -149,39 +127,23 @@ class PPO(ActorCriticAlgorithm):
         c = self.config
         learner = engine.remote(**LEARNER)(PPOLearner)
         self._learner = learner.remote(type(self), c, self.total_env_steps)  # imports torch
-        spaces = engine.get(engine.remote(spaces_of).remote(c.env, c.env_arguments))
-        self.policy = self.make_policy(*spaces)
+        self._make_policy()
         if self.policy.memory_size and (c.overlap or c.learners > 1):
             raise UnfitConfigError("overlap and several learners are not for recurrent policies; leave them out")
         first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
         self._weights = engine.put(first)
         self._learner.start.remote(self.policy, first)
         self._rollout = engine.remote(num_returns=3)(rollout)
-        self._statistics = Statistics.none(self.policy.layout.size)
         self._go_on_from([initial_state(group) for group in range(c.env_groups)])
-        if c.normalize_observations or c.normalize_rewards:  # measured once before anything is learned
+        if self._normalises:  # measured once before anything is learned
             self._note(engine.get(self.collect()[1]))
 
     def _go_on_from(self, states: list[RolloutState]) -> None:
-        c = self.config
-        self._run = uuid4().hex  # a new name: no environment kept in a worker belongs to these states
-        envs = c.num_envs // c.env_groups
-        self._spec = engine.put(
-            RolloutSpec(
-                self._run, c.env, c.env_arguments, c.seed, envs, c.rollout_length, self.policy, c.gamma, c.overlap,
-                c.episode_info,
-            )
-        )
-        self._states = [engine.put(state) for state in states]
+        self._spec = engine.put(self._rollouts_from(states, successors=self.config.overlap))
 
     def collect(self) -> tuple[list[engine.ObjectRef], list[engine.ObjectRef]]:
         """Sends out one rollout per group → (trajectory refs, report refs), in group order, at once."""
-        trajectories, reports = [], []
-        c, normalisation = self.config, None
-        if c.normalize_observations or c.normalize_rewards:
-            normalisation = engine.put(
-                Normalisation(self._statistics, c.normalize_observations, c.normalize_rewards)
-            )
+        trajectories, reports, normalisation = [], [], self._normalisation()
         for group, state in enumerate(self._states):
             near = engine.NearObject(state)  # the worker that made the state still has its environments
             trajectory, self._states[group], report = self._rollout.options(scheduling_strategy=near).remote(
@@ -223,41 +185,20 @@ class PPO(ActorCriticAlgorithm):
         ahead, self._ahead = self._ahead, None
         return ahead.trajectories, ahead.reports
 
-    def _note(self, reports: list[RolloutReport]) -> None:
-        """Takes in what rollouts tell."""
-        self.env_steps += sum(report.steps for report in reports)
-        for report in reports:
-            self.episodes.add(report.episode_returns, report.episode_lengths, report.episode_info)
-        seen = [report.statistics for report in reports if report.statistics is not None]
-        self._statistics = self._statistics.merged(seen)
-
-    def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
-        c = self.config
-        moments = self._statistics.observations if c.normalize_observations else None
-        return evaluate(c.env, c.env_arguments, self.policy, self._weights, episodes, seed, deterministic, moments)
-
     def trained_policy(self) -> TrainedPolicy:
-        moments = self._statistics.observations if self.config.normalize_observations else None
-        return TrainedPolicy(self.policy, engine.get(self._weights), moments)
+        return TrainedPolicy(self.policy, engine.get(self._weights), self._moments)
 
     def state(self) -> dict[str, Any]:
         # Rollouts ahead are not saved. They are made again, from the same states and with the same weights.
         ahead = self._ahead
-        states: list[RolloutState] = engine.get(ahead.states if ahead else self._states)
         return {
-            "algorithm": self.name,
-            "env_steps": self.env_steps, "iteration": self.iteration, "episodes": self.episodes.state(),
-            "statistics": self._statistics.state(),
+            **self._collected_state(ahead.states if ahead else self._states),
             "learner": engine.get(self._learner.state.remote()),
             "weights_ahead": engine.get(ahead.weights) if ahead else None,
-            "groups": [pack_rollout_state(state) for state in states],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        groups = unpack_groups(state, self.name, self.config.env_groups)
-        self.env_steps, self.iteration = state["env_steps"], state["iteration"]
-        self.episodes.load_state(state["episodes"])
-        self._statistics = Statistics.from_state(state["statistics"])
+        groups = self._load_collected_state(state)
         current = self._learner.load_state.remote(state["learner"])
         engine.get(current)  # a state that does not fit fails here
         self._go_on_from(groups)
@@ -271,4 +212,4 @@ class PPO(ActorCriticAlgorithm):
         if self._learner is not None and engine.is_initialized():
             engine.kill(self._learner)
         self._learner = None
-        forget(self._run)  # the inline engine has them in this process
+        super().close()
