@@ -30,6 +30,10 @@ SHORTHANDS = {"lr": "learning_rate"}
 """Keys that may be written short, where the algorithm has the full one."""
 
 
+CERTAIN = 0.9
+"""Above this likeness a word is a slip of a letter or two, and nobody meant another one."""
+
+
 @dataclass(frozen=True)
 class CheckedConfig:
     """A config without mistakes: the run's part, the algorithm's part, and the class they are for."""
@@ -85,6 +89,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean learning_rate?"``, or nothing when no known word is near."""
     words = list(known)
     near = difflib.get_close_matches(word, words, n=2, cutoff=0.6)
+    if near and difflib.SequenceMatcher(None, near[0], word).ratio() > CERTAIN:
+        near = near[:1]
     near = near or [other for other in words if len(word) > 2 and other.startswith(word)][:2]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 

@@ -216,4 +216,5 @@ def test_did_you_mean_knows_beginnings_and_slips() -> None:
     known = ["clip_range", "entropy_coef", "gamma"]
     assert did_you_mean("clip", known) == "; did you mean clip_range?"
     assert did_you_mean("gama", known) == "; did you mean gamma?"
+    assert did_you_mean("learning_rat", ["learners", "learning_rate"]) == "; did you mean learning_rate?"
     assert did_you_mean("zzz", known) == ""

@@ -64,7 +64,7 @@ def test_mistakes_in_a_search_come_at_once_with_their_lines(workdir: Path) -> No
         "search.yaml:10:3: tune.trails: unknown key; did you mean trials?",
         "search.yaml:12:5: learning_rat: unknown key; did you mean learning_rate?",
         "search.yaml:15:5: tune.space.clip_range: a list of choices needs two or more",
-        "search.yaml:16:1: num_env: unknown key; did you mean num_envs or env?",
+        "search.yaml:16:1: num_env: unknown key; did you mean num_envs?",
     ]
     with pytest.raises(ConfigError, match=r"search.yaml:14:5: gamma: expected a number of at most 1, got 1.5"):
         study(SEARCH + "    gamma: uniform(0.9, 1.5)\n")
