@@ -50,6 +50,24 @@ class Evaluation:
     def mean_return(self) -> float:
         return float(np.mean(self.returns))
 
+    @property
+    def std_return(self) -> float:
+        """Of the episodes, not of their mean."""
+        return float(np.std(self.returns))
+
+    @property
+    def mean_length(self) -> float:
+        """In steps."""
+        return float(np.mean(self.lengths))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain numbers and lists."""
+        return {
+            "episodes": len(self.returns), "mean_return": self.mean_return, "std_return": self.std_return,
+            "mean_length": self.mean_length, "returns": [float(value) for value in self.returns],
+            "lengths": [int(value) for value in self.lengths],
+        }
+
 
 @dataclass(frozen=True)
 class TrainedPolicy:

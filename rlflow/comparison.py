@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 INDIFFERENT = ("name", "runs_dir")
 """Keys that say where a run lies, and nothing about what it does."""
 
+NOT_LEARNED = {*INDIFFERENT, "seed", "engine", "checkpoint", "evaluation", "trackers"}
+"""Keys, and sections of them, in which runs may differ and still be samples of one thing."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -66,6 +69,12 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def what_is_learned(config: Mapping[str, Any]) -> dict[str, str]:
+    """By dotted key; equal for runs that differ in nothing but their seed, and so are one curve with one mean."""
+    flat = flattened(config)
+    return {key: str(value) for key, value in flat.items() if key.partition(".")[0] not in NOT_LEARNED}
 
 
 def print_comparison(console: Console, compared: Comparison) -> None:

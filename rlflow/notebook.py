@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .callbacks import Callback, RunStart
 from .cards import AMBER, BLUE, GREEN, RED, card
 from .progress import SHOWN, clock, formatted
@@ -103,8 +101,7 @@ class NotebookProgress(Callback):
             there = [cell for cell in row if cell[1] in self._metrics]
             numbers += [(label, formatted(self._metrics, key, form)) for label, key, form in there]
         if self._evaluation is not None:
-            mean, std = np.mean(self._evaluation.returns), np.std(self._evaluation.returns)
-            numbers.append(("evaluation", f"{mean:.1f} ± {std:.1f} over {len(self._evaluation.returns)} episodes"))
+            numbers.append(("evaluation", _evaluation_words(self._evaluation.as_json())))
         footer = shown_path(self._start.folder.path) + (f" · {self._note}" if self._note else "")
         share = steps / self._start.total_env_steps
         return card(self._title, self._subtitle, (word, colour), share, numbers, self._curve, footer)
@@ -123,10 +120,13 @@ def run_card(folder: RunFolder, config: Mapping[str, Any], evaluation: Mapping[s
     if curve:
         numbers.append(("return", f"{curve[-1][1]:.1f}"))
     if evaluation is not None:
-        mean, std = evaluation["mean_return"], evaluation["std_return"]
-        numbers.append(("evaluation", f"{mean:.1f} ± {std:.1f} over {evaluation['episodes']} episodes"))
+        numbers.append(("evaluation", _evaluation_words(evaluation)))
     subtitle = f"seed {config.get('seed', '–')}" + (f" · {status['reason']}" if status["reason"] else "")
     return card(
         f"{config['algorithm']} on {config.get('env', 'its environment')}", subtitle,
         (status["state"], _BADGES.get(status["state"], BLUE)), None, numbers, curve, shown_path(folder.path),
     )
+
+
+def _evaluation_words(summary: Mapping[str, Any]) -> str:
+    return f"{summary['mean_return']:.1f} ± {summary['std_return']:.1f} over {summary['episodes']} episodes"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .comparison import what_is_learned
 from .config_check import CheckedConfig, check_config
 from .config_runs import is_of_several, split_runs
 from .config_source import ConfigError, ConfigSource, Origin, Problem, apply_overrides, read_config_file
@@ -120,7 +121,7 @@ class RunsSummary:
         from rich.table import Table
 
         from .run_folder import shown_path
-        from .run_listing import describe_run
+        from .run_listing import describe_run, shown_return
 
         table = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("seed", "env steps", "return", "evaluation"):
@@ -129,7 +130,7 @@ class RunsSummary:
         rows = [describe_run(folder) for _, folder in self.runs]
         for row in rows:
             table.add_row(
-                str(row.seed), f"{row.env_steps:,}", shown_number(row.episode_return), shown_number(row.evaluation),
+                str(row.seed), f"{row.env_steps:,}", shown_return(row.episode_return), shown_return(row.evaluation),
                 shown_path(row.path),
             )
         for config, error in self.failures:
@@ -150,10 +151,5 @@ class RunsSummary:
 
     def _differ_in_seed_only(self) -> bool:
         """Else a mean over them would mean nothing."""
-        configs = [{**config.as_mapping(), "seed": None, "name": None} for config, _ in self.runs]
+        configs = [what_is_learned(config.as_mapping()) for config, _ in self.runs]
         return all(config == configs[0] for config in configs)
-
-
-def shown_number(value: float | None) -> str:
-    """Of the size of a return: one decimal, and a dash for what is not there."""
-    return "–" if value is None else f"{value:,.1f}"

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .comparison import INDIFFERENT, flattened
+from .comparison import what_is_learned
 from .errors import InputError
 from .run_folder import RunFolder, shown_path
-from .run_listing import read_config
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,9 +25,6 @@ _INK, _FAINT = "#1f2937", "#e5e7eb"
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Environment steps [N] and episode returns [N]."""
-
-SAME_CURVE = {*INDIFFERENT, "seed", "engine", "checkpoint", "evaluation"}
-"""Keys, and sections of them, in which runs of one curve may differ: they do not change what is learned."""
 
 RESAMPLES, CONFIDENCE = 2000, 0.95
 
@@ -112,8 +108,7 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
     configs: list[dict[str, str]] = []
     curves: list[list[Curve]] = []
     for run in runs:
-        flat = flattened(read_config(run))
-        config = {key: str(value) for key, value in flat.items() if key.partition(".")[0] not in SAME_CURVE}
+        config = what_is_learned(run.read_config())
         if config not in configs:
             configs.append(config)
             curves.append([])

@@ -93,13 +93,12 @@ class _Narration(Callback):
 
     def on_evaluation(self, evaluation: Evaluation, env_steps: int, final: bool) -> None:
         self._evaluated |= final
-        mean, std = np.mean(evaluation.returns), np.std(evaluation.returns)
         self._say(
             Text.assemble(
                 ("evaluation ", "dim"),
                 "" if final else f"at {env_steps:,} steps ",
-                (f"{mean:.1f} ± {std:.1f}", "bold green"),
-                f" return over {len(evaluation.returns)} episodes of {np.mean(evaluation.lengths):.1f} steps",
+                (f"{evaluation.mean_return:.1f} ± {evaluation.std_return:.1f}", "bold green"),
+                f" return over {len(evaluation.returns)} episodes of {evaluation.mean_length:.1f} steps",
             )
         )
 

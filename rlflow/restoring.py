@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +13,7 @@ from .checkpoint import load_checkpoint
 from .config_check import check_config
 from .config_source import read_config_file
 from .errors import InputError
+from .run_engine import running_engine
 from .run_folder import RunFolder, shown_path
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def restored(
     folder: RunFolder,
     backend: Literal["local", "inline"] | None = None,
-    checkpoint: str | None = None,
+    checkpoint: str = "last",
     algorithm_class: type[Algorithm] | None = None,
 ) -> Iterator[tuple[CheckedConfig, Algorithm]]:
     """The run's config, and its algorithm with the state of a checkpoint.
@@ -41,14 +42,12 @@ def restored(
         CheckpointError: it cannot be read.
         ConfigError: the run's config is none that this rlflow accepts.
     """
-    state = load_checkpoint(find_checkpoint(folder, checkpoint or "last")).state
+    state = load_checkpoint(find_checkpoint(folder, checkpoint)).state
     config = check_config(read_config_file(folder.config_file), algorithm_class)
 
-    started = not engine.is_initialized()
-    if started:
-        settings = config.run.engine
-        engine.init(backend=backend or settings.backend, num_cpus=settings.num_cpus)
-    try:
+    with ExitStack() as stack:
+        if not engine.is_initialized():
+            stack.enter_context(running_engine(config.run.engine, backend))
         algorithm = config.algorithm_class(config.algorithm, total_env_steps=config.run.stop.env_steps)
         try:
             algorithm.setup()
@@ -56,9 +55,6 @@ def restored(
             yield config, algorithm
         finally:
             algorithm.close()
-    finally:
-        if started:
-            engine.shutdown()
 
 
 def find_checkpoint(folder: RunFolder, name: str) -> Path:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from .callbacks import Callback
-from .config_source import ConfigSource, apply_arguments, read_config_file
+from .config_source import ConfigSource, apply_arguments, read_config_file, source_of_arguments
 from .run_folder import find_run
 
 if TYPE_CHECKING:
@@ -45,8 +42,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The complete config, as in ``config.yaml``."""
-        values: dict[str, Any] = yaml.safe_load(self._folder.config_file.read_text(encoding="utf-8"))
-        return values
+        return self._folder.read_config()
 
     @property
     def status(self) -> dict[str, Any]:
@@ -66,10 +62,7 @@ class Run:
     @property
     def evaluation(self) -> dict[str, Any] | None:
         """Of the run's end: ``mean_return``, ``std_return``, ``returns``, ...; ``None`` when there was none."""
-        if not self._folder.evaluation_file.is_file():
-            return None
-        values: dict[str, Any] = json.loads(self._folder.evaluation_file.read_text(encoding="utf-8"))
-        return values
+        return self._folder.read_evaluation()
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -211,17 +204,13 @@ def load(path: str | os.PathLike[str], algorithm_class: type[Algorithm] | None =
 def _source_of(
     config: str | os.PathLike[str] | Mapping[str, Any] | type[Algorithm],
 ) -> tuple[ConfigSource, type[Algorithm] | None]:
-    source, algorithm_class = ConfigSource("rlflow.train()"), None
     if isinstance(config, type):
-        algorithm_class = config
-        apply_arguments(source, {"algorithm": f"{config.__module__}:{config.__qualname__}"})
-    elif isinstance(config, Mapping):
-        apply_arguments(source, config)
-    elif isinstance(config, os.PathLike) or config.endswith((".yaml", ".yml")):
-        source = read_config_file(Path(config))
-    else:
-        apply_arguments(source, {"algorithm": config})
-    return source, algorithm_class
+        return source_of_arguments({"algorithm": f"{config.__module__}:{config.__qualname__}"}), config
+    if isinstance(config, Mapping):
+        return source_of_arguments(config), None
+    if isinstance(config, os.PathLike) or config.endswith((".yaml", ".yml")):
+        return read_config_file(Path(config)), None
+    return source_of_arguments({"algorithm": config}), None
 
 
 def _listeners(callbacks: Sequence[Callback], progress: bool) -> list[Callback]:

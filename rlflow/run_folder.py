@@ -71,18 +71,15 @@ class RunFolder:
 
     def append_metrics(self, metrics: Mapping[str, float]) -> None:
         """One line an iteration, written before the next begins. NaN and infinity become ``null``."""
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({key: finite(value) for key, value in metrics.items()}) + "\n")
+        _append(self.metrics_file, {key: finite(value) for key, value in metrics.items()})
 
     def append_evaluation(self, summary: Mapping[str, Any]) -> None:
         """One line for each evaluation during training."""
-        with self.evaluations_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(summary) + "\n")
+        _append(self.evaluations_file, summary)
 
     def append_system(self, line: Mapping[str, Any]) -> None:
         """One line of times and memory."""
-        with self.system_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        _append(self.system_file, line)
 
     def cut_back(self, env_steps: int) -> float:
         """Takes back what was written past ``env_steps``; returns the run's time so far, in seconds."""
@@ -160,6 +157,22 @@ class RunFolder:
         """Those during training, in order; the one at the end is in ``evaluation.json``."""
         return _read_rows(self.evaluations_file)
 
+    def read_config(self) -> dict[str, Any]:
+        """``config.yaml``; empty when it cannot be read."""
+        try:
+            values = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            return {}
+        return values if isinstance(values, dict) else {}
+
+    def read_evaluation(self) -> dict[str, Any] | None:
+        """``evaluation.json``; ``None`` when there is none that can be read."""
+        try:
+            values = json.loads(self.evaluation_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return values if isinstance(values, dict) else None
+
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
@@ -195,6 +208,11 @@ class RunFolder:
             return []
         steps = [(int(match[1]), entry) for entry in self.checkpoints.iterdir() if (match := _STEP.match(entry.name))]
         return [entry for _, entry in sorted(steps)]
+
+
+def _append(file: Path, row: Mapping[str, Any]) -> None:
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(row) + "\n")
 
 
 def _read_rows(file: Path) -> list[dict[str, Any]]:
@@ -245,9 +263,8 @@ def shown_path(path: Path) -> str:
 
 def finite(value: Any) -> Any:
     """JSON has no NaN: ``None`` for numbers that are none, everything else as it is."""
-    if isinstance(value, (float, int)) and not isinstance(value, bool):
-        return value if math.isfinite(value) else None
-    return value.item() if hasattr(value, "item") else value
+    plain = value.item() if hasattr(value, "item") else value  # of NumPy or torch
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -6,15 +6,13 @@ Everything is read from the runs' own files, so that runs of other machines, cop
 from __future__ import annotations
 
 import fnmatch
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from .config_check import SHORTHANDS
 from .config_source import parse_value
 from .errors import InputError
 from .run_folder import RunFolder, shown_path
@@ -80,10 +78,10 @@ def list_runs(runs_dir: Path, where: Sequence[str] = (), sort: str = "time") -> 
 
 def describe_run(folder: RunFolder) -> RunRow:
     """A run in brief, from its files; what is missing or damaged is left out."""
-    config = read_config(folder)
+    config = folder.read_config()
     metrics = folder.read_metrics()
     last = metrics[-1] if metrics else {}
-    evaluation = read_evaluation(folder)
+    evaluation = folder.read_evaluation()
     stop = config.get("stop")
     newest = folder.metrics_file if folder.metrics_file.is_file() else folder.config_file
     return RunRow(
@@ -95,29 +93,11 @@ def describe_run(folder: RunFolder) -> RunRow:
         seed=config.get("seed"),
         env_steps=int(last.get("env_steps", 0)),
         total_env_steps=stop.get("env_steps") if isinstance(stop, dict) else None,
-        episode_return=_last(metrics, "episode_return"),
+        episode_return=last_value(metrics, "episode_return"),
         evaluation=evaluation.get("mean_return") if evaluation else None,
         changed=newest.stat().st_mtime,
         config=config,
     )
-
-
-def read_config(folder: RunFolder) -> dict[str, Any]:
-    """The run's config as it stands in its folder; empty when it cannot be read."""
-    try:
-        values = yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def read_evaluation(folder: RunFolder) -> dict[str, Any] | None:
-    """``evaluation.json``; ``None`` when there is none that can be read."""
-    try:
-        values = json.loads(folder.evaluation_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return values if isinstance(values, dict) else None
 
 
 def print_runs(console: Console, rows: Sequence[RunRow], runs_dir: Path) -> None:
@@ -137,8 +117,8 @@ def print_runs(console: Console, rows: Sequence[RunRow], runs_dir: Path) -> None
             row.name,
             f"[{_STYLES[row.status]}]{row.status}[/]",
             shown_steps(row.env_steps),
-            _number(row.episode_return),
-            _number(row.evaluation),
+            shown_return(row.episode_return),
+            shown_return(row.evaluation),
             _age(time.time() - row.changed),
         )
     console.print(table)
@@ -164,14 +144,15 @@ def _condition(text: str) -> tuple[str, Any]:
 def _holds(row: RunRow, key: str, wanted: Any) -> bool:
     found: Any = row.status if key == "status" else row.config
     if key != "status":
-        for part in {"lr": "learning_rate"}.get(key, key).split("."):
+        for part in SHORTHANDS.get(key, key).split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
     if isinstance(wanted, str) and isinstance(found, str):
         return fnmatch.fnmatchcase(found, wanted)
     return bool(found == wanted)
 
 
-def _last(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
+def last_value(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Of a metric, the last that was a number."""
     return next((row[key] for row in reversed(metrics) if row.get(key) is not None), None)
 
 
@@ -179,8 +160,9 @@ def _or_lowest(value: float | None) -> float:
     return float("-inf") if value is None else value
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+def shown_return(value: float | None) -> str:
+    """One decimal, and a dash for what is not there."""
+    return "–" if value is None else f"{value:,.1f}"
 
 
 def _age(seconds: float) -> str:

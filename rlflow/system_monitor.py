@@ -25,13 +25,13 @@ class SystemMonitor(Callback):
         self._folder: RunFolder | None = None
         self._spent: dict[str, float] = {}
         self._metrics: dict[str, float] = {}
-        self._began = self._written = time.monotonic()
+        self._written = time.monotonic()
 
     def on_start(self, start: RunStart) -> None:
         self._folder = start.folder
         self._driver = psutil.Process()
         self._driver.cpu_percent()  # the first call only starts the measurement
-        self._began = self._written = time.monotonic()
+        self._written = time.monotonic()
 
     def on_iteration(self, metrics: dict[str, float]) -> None:
         self._metrics = metrics

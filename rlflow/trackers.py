@@ -11,11 +11,8 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from netrc import NetrcParseError, netrc
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-import numpy as np
 
 from .callbacks import Callback, RunStart
 from .errors import InputError
@@ -56,10 +53,9 @@ class _Tracker(Callback):
         self._try_to_send(int(metrics["env_steps"]), values)
 
     def on_evaluation(self, evaluation: Evaluation, env_steps: int, final: bool) -> None:
-        returns, lengths = evaluation.returns, evaluation.lengths
         self._try_to_send(env_steps, {
-            "evaluation/mean_return": float(np.mean(returns)), "evaluation/std_return": float(np.std(returns)),
-            "evaluation/mean_length": float(np.mean(lengths)),
+            "evaluation/mean_return": evaluation.mean_return, "evaluation/std_return": evaluation.std_return,
+            "evaluation/mean_length": evaluation.mean_length,
         })  # fmt: skip
 
     def on_end(self, folder: RunFolder) -> None:
@@ -140,7 +136,7 @@ def _wandb_run(start: RunStart) -> Any:
     note.write_text(identity)
     return wandb.init(
         project=os.environ.get("WANDB_PROJECT", "rlflow"), name=folder.name, id=identity, resume="allow",
-        dir=str(Path(folder)), config=start.config.as_mapping(), mode=mode,
+        dir=str(folder), config=start.config.as_mapping(), mode=mode,
         settings=wandb.Settings(silent=True, console="off"),
     )
 

@@ -7,7 +7,6 @@ import signal
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from .environment import describe_environment
 from .errors import CheckpointError, TrainingFailed, TrainingInterrupted
 from .failure_report import explain_failure
 from .resuming import Resumption
+from .run_engine import running_engine
 from .run_folder import RunFolder, default_name
 from .run_log import log_to
 from .signals import StopSignals
@@ -67,7 +67,7 @@ def run_training(
         stack.enter_context(log_to(folder.log_file))
         signals = stack.enter_context(StopSignals(stop_signals, listeners.on_stopping))
         try:
-            stack.enter_context(_running_engine(config.run.engine, folder))
+            stack.enter_context(_engine_of_run(config.run.engine, folder))
             _train_and_evaluate(config, folder, listeners, signals, resumption)
         except KeyboardInterrupt as interrupt:
             number = getattr(interrupt, "signal", signal.SIGINT)
@@ -142,26 +142,12 @@ def _create_folder(config: CheckedConfig) -> RunFolder:
 
 
 @contextmanager
-def _running_engine(config: EngineConfig, folder: RunFolder) -> Iterator[None]:
+def _engine_of_run(config: EngineConfig, folder: RunFolder) -> Iterator[None]:
     """Starts an engine for this run and stops it after; one that runs already is used and left running."""
     if engine.is_initialized():
         log.warning("using the engine that runs already: this run's task history is in that engine's store")
         yield
         return
-    engine.init(
-        backend=config.backend,
-        num_cpus=config.num_cpus,
-        object_store_memory=config.object_store_memory,
-        store_limit=config.store_limit,
-        store=folder.store,
-        preload=_preloadable("numpy", "gymnasium", "rlflow.algorithms.rollout"),
-    )
-    try:
+    preload = ("numpy", "gymnasium", "rlflow.algorithms.rollout")
+    with running_engine(config, store=folder.store, preload=preload):
         yield
-    finally:
-        engine.shutdown()
-
-
-def _preloadable(*modules: str) -> tuple[str, ...]:
-    """Those of ``modules`` that exist, found without importing them here."""
-    return tuple(module for module in modules if find_spec(module) is not None)

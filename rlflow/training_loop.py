@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rlflow.algorithms.episodes import RECENT
 
 from . import __version__
@@ -23,7 +21,7 @@ from .run_folder import RunFolder
 from .signals import StopSignals
 
 if TYPE_CHECKING:
-    from rlflow.algorithms.base import Algorithm
+    from rlflow.algorithms.base import Algorithm, Evaluation
 
 log = logging.getLogger("rlflow")
 
@@ -125,21 +123,14 @@ class TrainingLoop:
         self._folder.score_checkpoint(checkpoint, summary["mean_return"])
         return _heard(lambda: self._listeners.on_evaluation(result, self._algorithm.env_steps, False))
 
-    def _play(self) -> tuple[Any, dict[str, Any]]:
+    def _play(self) -> tuple[Evaluation, dict[str, Any]]:
         wanted = self._config.run.evaluation
         result = self._algorithm.evaluate(wanted.episodes, wanted.seed)
-        mean, std = float(np.mean(result.returns)), float(np.std(result.returns))
-        log.info("evaluation: return %.2f ± %.2f over %d episodes", mean, std, len(result.returns))
-        return result, {
-            "env_steps": self._algorithm.env_steps,
-            "episodes": len(result.returns),
-            "seed": wanted.seed,
-            "mean_return": mean,
-            "std_return": std,
-            "mean_length": float(np.mean(result.lengths)),
-            "returns": [float(value) for value in result.returns],
-            "lengths": [int(value) for value in result.lengths],
-        }
+        log.info(
+            "evaluation: return %.2f ± %.2f over %d episodes", result.mean_return, result.std_return,
+            len(result.returns),
+        )
+        return result, {"env_steps": self._algorithm.env_steps, "seed": wanted.seed, **result.as_json()}
 
 
 def _is_due(now: int, last: int, every: int | None) -> bool:

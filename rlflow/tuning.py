@@ -9,8 +9,7 @@ that ran are run again.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +30,7 @@ from .config_source import (
     read_config_file,
 )
 from .errors import InputError, RlflowError
+from .run_engine import running_engine
 from .run_folder import RunFolder, config_as_yaml, shown_path
 from .search_space import Choice, Range, parse_dimension
 
@@ -159,7 +159,7 @@ def run_study(study: Study, say: Callable[[str], None]) -> optuna.Study:
     if ended:
         say(f"going on: {len(ended) - interrupted} trials have ended")
     if left_to_do > 0:
-        with _running_engine(study):
+        with running_engine(study.example.run.engine, store=study.folder / "store"):
             _run_trials(study, found, left_to_do, say)
     if not found.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         raise RlflowError(f"no trial came to its end; the reasons are in {shown_path(study.folder)}/trial_*/log.txt")
@@ -256,11 +256,11 @@ class _Pruner(Callback):
 
 
 def _outcome(run: RunFolder, metric: str) -> float | None:
-    from .run_listing import describe_run
+    from .run_listing import describe_run, last_value
 
     if metric == "evaluation":
         return describe_run(run).evaluation
-    return next((row[metric] for row in reversed(run.read_metrics()) if row.get(metric) is not None), None)
+    return last_value(run.read_metrics(), metric)
 
 
 def _check_values(space: dict[str, Range | Choice], base: dict[str, Any], source: ConfigSource) -> None:
@@ -336,16 +336,3 @@ def _write_best(study: Study, found: optuna.Study) -> None:
         values.pop(key)
     values |= {key: study.base[key] for key in ("name", "runs_dir") if key in study.base}
     (study.folder / "best.yaml").write_text(config_as_yaml(values), encoding="utf-8")
-
-
-@contextmanager
-def _running_engine(study: Study) -> Iterator[None]:
-    settings = study.example.run.engine
-    engine.init(
-        backend=settings.backend, num_cpus=settings.num_cpus, object_store_memory=settings.object_store_memory,
-        store_limit=settings.store_limit, store=study.folder / "store",
-    )
-    try:
-        yield
-    finally:
-        engine.shutdown()

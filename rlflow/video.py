@@ -51,11 +51,10 @@ def film_episode(
 
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame would look for a screen
     check_env(env)
-    frames_per_second = 0
     writer: Any = None
 
     def take_frame(stepper: VectorStepper) -> None:
-        nonlocal writer, frames_per_second
+        nonlocal writer
         if writer is None:
             frames_per_second = max(int(stepper.env.metadata.get("render_fps") or USUAL), SLOWEST)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,16 @@ def print_json(value: Any) -> None:
     import json
 
     typer.echo(json.dumps(value, indent=2))
+
+
+def compute_on_one_thread() -> None:
+    """To be called before NumPy is imported, by verbs that train.
+
+    Its BLAS would start a thread a core for matrices too small to share, and they then fight with the workers for the
+    cores. Workers set their own numbers of threads.
+    """
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
 
 
 def examples(*lines: str) -> str:
@@ -48,5 +59,8 @@ _RUN_HELP = "A run's folder, or its name under runs/."
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP, autocompletion=complete_run)]
 RunsArgument = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Run folders, or names under runs/.", autocompletion=complete_run)
+]
+CheckpointOption = Annotated[
+    str, typer.Option(metavar="NAME", help="last, best, or a checkpoint such as step_50000.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, for scripts.")]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .arguments import JsonOption, RunArgument, complain, print_json
+from .arguments import CheckpointOption, JsonOption, RunArgument, complain, print_json
 
 FILMED = 3
 """Episodes on film, at most; more are rarely looked at."""
@@ -23,9 +23,7 @@ def evaluate(
         int | None,
         typer.Option(help="Of the environments; the config's evaluation.seed by default.", min=0, metavar="N"),
     ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A checkpoint such as step_50000; the newest by default.")
-    ] = None,
+    checkpoint: CheckpointOption = "last",
     video: Annotated[
         bool,
         typer.Option("--video", metavar="", help=f"Film {FILMED} episodes into the run's videos/ (extra: video)."),
@@ -63,17 +61,14 @@ def evaluate(
         env_steps = algorithm.env_steps
     if as_json:
         print_json({
-            "run": str(folder.path), "env_steps": env_steps, "episodes": episodes, "seed": chosen,
-            "stochastic": stochastic, "mean_return": float(np.mean(result.returns)),
-            "std_return": float(np.std(result.returns)), "mean_length": float(np.mean(result.lengths)),
-            "returns": [float(value) for value in result.returns], "lengths": [int(value) for value in result.lengths],
-            "videos": films,
+            "run": str(folder.path), "env_steps": env_steps, "seed": chosen, "stochastic": stochastic,
+            **result.as_json(), "videos": films,
         })
         return
     console = Console(highlight=False)
     console.print(
-        f"[bold green]{np.mean(result.returns):.1f} ± {np.std(result.returns):.1f}[/] return over {episodes} "
-        f"episode{'s' if episodes > 1 else ''} of {np.mean(result.lengths):.1f} steps",
+        f"[bold green]{result.mean_return:.1f} ± {result.std_return:.1f}[/] return over {episodes} "
+        f"episode{'s' if episodes > 1 else ''} of {result.mean_length:.1f} steps",
         soft_wrap=True,
     )
     low, middle, high = np.percentile(result.returns, [0, 50, 100])

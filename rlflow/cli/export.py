@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .arguments import RunArgument
+from .arguments import CheckpointOption, RunArgument
 
 
 def export(
@@ -19,9 +19,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="By default policy.onnx or policy.pt in the run's folder.")
     ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A checkpoint such as step_50000; the newest by default.")
-    ] = None,
+    checkpoint: CheckpointOption = "last",
 ) -> None:
     """Write the whole policy as ONNX or TorchScript, checked.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +10,7 @@ import typer
 from rlflow import __version__
 from rlflow.errors import InputError, RlflowError, TrainingInterrupted
 
-from .arguments import complain, complete_config, complete_run
+from .arguments import complain, complete_config, complete_run, compute_on_one_thread
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,11 +62,7 @@ def train(
 
     A mistake in the config is found before anything starts, and all of them at once.
     """
-    # Before NumPy is imported: its BLAS would start a thread a core for matrices too small to share, and they
-    # then fight with the workers for the cores. Workers set their own numbers of threads.
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
-
+    compute_on_one_thread()
     if seeds is not None and (seed is not None or resume is not None):
         other = "--seed" if resume is None else "--resume"
         raise InputError(f"--seeds starts new runs, one a seed: leave out either it or {other}")

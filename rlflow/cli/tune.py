@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .arguments import complain, complete_config
+from .arguments import complain, complete_config, compute_on_one_thread
 
 
 def tune(
@@ -38,9 +37,7 @@ def tune(
     Each trial is a run in the study's folder. A study that was interrupted goes
     on when the same command is given again. The best config is best.yaml.
     """
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")  # as in train
-
+    compute_on_one_thread()
     from rich.console import Console
     from rich.table import Table
 

@@ -44,7 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with runs of seeds 0 and 1, and one with another learning rate."""
     folder = tmp_path_factory.mktemp("project")
     for name, changes in (
-        ("first", {"seed": 0}), ("second", {"seed": 1}), ("other", {"seed": 0, "learning_rate": 0.01}),
+        ("first", {"seed": 0}), ("second", {"seed": 1, "trackers": []}), ("other", {"seed": 0, "learning_rate": 0.01}),
     ):
         source = source_of_arguments({**SMALL, **changes, "name": name, "runs_dir": str(folder / "runs")})
         run_training(check_config(source))

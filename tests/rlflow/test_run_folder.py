@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rlflow.environment import describe_environment
@@ -27,8 +28,8 @@ def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_metrics_are_json_whatever_the_numbers(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, "run")
-    folder.append_metrics({"env_steps": 1, "loss": float("nan"), "kl": float("inf")})
-    folder.append_metrics({"env_steps": 2, "loss": 0.5})
+    folder.append_metrics({"env_steps": 1, "loss": float("nan"), "kl": np.float32("inf")})
+    folder.append_metrics({"env_steps": 2, "loss": np.float32(0.5)})
     with folder.metrics_file.open("a") as file:
         file.write('{"env_steps": 3, "lo')  # what a crash in the middle of a write leaves
     lines = folder.metrics_file.read_text().splitlines()
