@@ -79,12 +79,13 @@ class Normaliser:
             deviations = np.sqrt(moments.squares / moments.count + EPSILON)
             self.mean[columns] = moments.mean[columns]
             self.scale[columns] = 1.0 / deviations[columns]
+        self._limit: Any = CLIP if columns.all() else np.where(columns, np.float32(CLIP), np.float32(np.inf))
 
     def __call__(self, observations: Floats) -> Floats:
-        """[..., O] → [..., O], within ±10."""
+        """[..., O] → [..., O], within ±10 where they are normalised."""
         centred = observations - self.mean
         centred *= self.scale
-        return np.clip(centred, -CLIP, CLIP, out=centred)
+        return np.clip(centred, -self._limit, self._limit, out=centred)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ def test_masks_and_pixels_are_not_normalised():
     rows = np.array([[1.0, 1.0, 0.0], [3.0, 1.0, 1.0]], np.float32)
     normalised = Normaliser(Moments.of(rows), ObservationLayout(space))(rows)
     np.testing.assert_allclose(normalised, [[-1.0, 1.0, 0.0], [1.0, 1.0, 1.0]], atol=1e-6)
+    picture = spaces.Dict({"camera": spaces.Box(0, 255, (6, 6, 1), np.uint8), "z": spaces.Box(-1, 1, (1,), np.float32)})
+    rows = np.full((2, 37), 200.0, np.float32)  # beside a number they are float32, and still from 0 to 255
+    assert (Normaliser(Moments.of(rows), ObservationLayout(picture))(rows)[:, :36] == 200.0).all()
     with pytest.raises(UnsupportedSpaceError, match="normalize_observations"):
         Normaliser(Moments.none(360), ObservationLayout(Spaces.OBSERVATIONS["image"]))
 
