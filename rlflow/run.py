@@ -126,7 +126,7 @@ class Run:
             callbacks: listeners to the run.
             progress: show the progress display.
             **options: what shall be different: ``stop``, ``evaluation``, ``checkpoint`` or ``engine``, of which only
-                the given keys change.
+                the given keys change, or ``trackers``.
 
         Raises:
             InputError: an option would make it another run, or a process trains into its folder.

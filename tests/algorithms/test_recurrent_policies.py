@@ -13,6 +13,7 @@ from gymnasium import spaces
 from rlflow.algorithms.a3c import A3C, A3CConfig
 from rlflow.algorithms.advantages import flatten
 from rlflow.algorithms.envs import spaces_of
+from rlflow.algorithms.errors import UnfitConfigError
 from rlflow.algorithms.policies.torch_actor_critic import NetworkSpec, TorchActorCritic
 from rlflow.algorithms.ppo import PPO, PPOConfig
 from rlflow.algorithms.rollout import RolloutSpec, forget, initial_state, rollout
@@ -111,6 +112,14 @@ def test_a3c_takes_gradients_through_time(inline_engine):
     algorithm = A3C(A3CConfig(env="toy_envs:Recall-v0", num_envs=4, gradients=3, rollout_length=8, lstm_size=4), 1000)
     algorithm.setup()
     assert all(math.isfinite(value) for value in algorithm.training_step().values())
+    algorithm.close()
+
+
+@pytest.mark.parametrize("option", [{"overlap": True}, {"learners": 2}])
+def test_what_is_not_for_recurrent_policies_is_refused(inline_engine, option):
+    algorithm = PPO(PPOConfig(env="toy_envs:Recall-v0", lstm_size=4, **option), 1000)
+    with pytest.raises(UnfitConfigError, match="not for recurrent policies; leave them out"):
+        algorithm.setup()
     algorithm.close()
 
 

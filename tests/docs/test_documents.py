@@ -63,17 +63,19 @@ def test_files_of_the_guide_are_the_examples() -> None:
     assert shown == {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file()}
 
 
-RELIABILITY = ROOT / "docs" / "reliability.md"
-CASES = 32
+# Tables of numbered rows: a case, what is promised, the tests that show it.
+PROMISES = [("reliability.md", 32), ("promises.md", 17)]
 
 
-def test_the_tests_that_show_a_promise_exist() -> None:
-    text = RELIABILITY.read_text(encoding="utf-8")
+@pytest.mark.parametrize(("name", "count"), PROMISES)
+def test_the_tests_that_show_a_promise_exist(name: str, count: int) -> None:
+    page = ROOT / "docs" / name
+    text = page.read_text(encoding="utf-8")
     named = re.findall(r"\[(test_\w+)\]\(([^)]+)\)", text)
-    sources = {path: (RELIABILITY.parent / path).read_text(encoding="utf-8") for _, path in named}
-    assert [name for name, path in named if not re.search(rf"^ *def {name}\(", sources[path], re.MULTILINE)] == []
+    sources = {path: (page.parent / path).read_text(encoding="utf-8") for _, path in named}
+    assert [test for test, path in named if not re.search(rf"^ *def {test}\(", sources[path], re.MULTILINE)] == []
     rows = re.findall(r"^\| (\d+) \|.*\| (.*) \| (.*) *\|$", text, re.MULTILINE)
-    assert sorted(int(number) for number, _, _ in rows) == list(range(1, CASES + 1))
+    assert sorted(int(number) for number, _, _ in rows) == list(range(1, count + 1))
     unproven = [number for number, promise, tests in rows if "[test_" not in tests and promise.strip() != "*To come*"]
     assert unproven == [], "a promise needs a test"
 
