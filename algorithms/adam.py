@@ -10,15 +10,18 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+EPSILON = 1e-5
+"""As PPO implementations use it, where torch's is 1e-8."""
+
 
 class Adam:
-    """Adam (Kingma & Ba 2014, arXiv:1412.6980, algorithm 1) with ε = 1e-5, as PPO implementations use it.
+    """Adam (Kingma & Ba 2014, arXiv:1412.6980, algorithm 1).
 
     Args:
         size: length of the parameter vector.
     """
 
-    def __init__(self, size: int, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-5) -> None:
+    def __init__(self, size: int, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = EPSILON) -> None:
         self.mean = np.zeros(size, np.float32)
         self.square = np.zeros(size, np.float32)
         self.steps = 0

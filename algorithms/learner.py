@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .adam import Adam, clip_to_norm
 from .errors import StateError
@@ -71,7 +72,7 @@ class Learner(ABC):
         """One step of gradient descent on ``loss(outputs, batch)``.
 
         Args:
-            observations: [N, O].
+            observations: [N, O], an array, or of what :meth:`place` gave.
             batch: handed to ``loss`` as it is.
             accept: looks at the loss's statistics; ``False`` leaves the parameters as they are.
 
@@ -98,6 +99,14 @@ class Learner(ABC):
         self._backward(scalar)
         return self.gradient.copy(), statistics
 
+    def place(self, array: NDArray[Any]) -> Any:
+        """Where gradients are taken: an array as it is, or a tensor on a device, for the batches of an iteration."""
+        return array
+
+    def weights(self) -> Floats:
+        """A copy of the parameters [num_parameters]."""
+        return self.parameters.copy()
+
     @abstractmethod
     def _loss(self, observations: Any, batch: Any, loss: Any) -> tuple[Any, dict[str, Any]]:
         """``loss`` of the networks' outputs for ``observations``, to go back from, and its statistics."""
@@ -107,7 +116,7 @@ class Learner(ABC):
         """Overwrites ``gradient`` with that of the last loss."""
 
     def state(self) -> dict[str, Any]:
-        return {"parameters": self.parameters.copy(), "adam": self.adam.state()}
+        return {"parameters": self.weights(), "adam": self.adam.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Raises StateError when it is the state of another network."""

@@ -11,11 +11,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import rlflow.engine as engine
 
 from .config import AlgorithmConfig
+from .devices import Device, DeviceChoice, chosen_device, device_at_once
 from .errors import UnfitConfigError
 from .evaluation import TrainedPolicy
 from .on_policy import OnPolicyAlgorithm, OnPolicyConfig
@@ -59,6 +60,20 @@ class PPOConfig(OnPolicyConfig):
     learners: int = Field(
         default=1, ge=1, description="processes that take the gradient of a minibatch together, an equal part each"
     )
+    device: DeviceChoice = Field(
+        default="auto",
+        description="where gradients are taken: cpu, cuda, or auto: on a GPU, if there is one, for images and networks "
+        "of more than a million parameters",
+    )
+
+    @model_validator(mode="after")
+    def _one_learner_has_the_device(self) -> PPOConfig:
+        if self.device == "cuda" and self.learners > 1:
+            raise ValueError(
+                f"learners ({self.learners}) share gradients between processes on the CPU: with device: cuda there is "
+                "one, leave learners out"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -125,18 +140,27 @@ class PPO(OnPolicyAlgorithm):
 
     def setup(self) -> None:
         c = self.config
-        learner = engine.remote(**LEARNER)(PPOLearner)
-        self._learner = learner.remote(type(self), c, self.total_env_steps)  # imports torch
+        device = device_at_once(c.device, c.learners)
+        if device is not None:
+            self._start_learner(device)  # imports torch, while the spaces are asked for
         self._make_policy()
         if self.policy.memory_size and (c.overlap or c.learners > 1):
             raise UnfitConfigError("overlap and several learners are not for recurrent policies; leave them out")
         first = self.policy.initial_parameters(generator(c.seed, Role.WEIGHTS))
+        if device is None:
+            self._start_learner(chosen_device(self.policy, len(first)))
         self._weights = engine.put(first)
-        self._learner.start.remote(self.policy, first)
+        began = self._learner.start.remote(self.policy, first)
+        if device != "cpu":  # what keeps a GPU from being used is said before anything is played
+            engine.get(began)
         self._rollout = engine.remote(num_returns=3)(rollout)
         self._go_on_from([initial_state(group) for group in range(c.env_groups)])
         if self._normalises:  # measured once before anything is learned
             self._note(engine.get(self.collect()[1]))
+
+    def _start_learner(self, device: Device) -> None:
+        learner = engine.remote(**LEARNER, num_gpus=1 if device == "cuda" else 0)(PPOLearner)
+        self._learner = learner.remote(type(self), self.config, self.total_env_steps, device)
 
     def _go_on_from(self, states: list[RolloutState]) -> None:
         self._spec = engine.put(self._rollouts_from(states, successors=self.config.overlap))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import rlflow.engine as engine
 
 from .advantages import flatten
+from .devices import Device, usable_device
 from .errors import TrainingDivergedError
 from .policies.mlp import Floats
 from .policies.protocol import Policy
@@ -66,18 +67,19 @@ class Batch:
     """Whether statistics are wanted; without, an empty dict saves their time."""
 
     @classmethod
-    def of(cls, data: dict[str, NDArray[Any]], config: PPOConfig, progress: float) -> Batch:
-        """Of arrays: all rows of ``data`` but their observations."""
+    def of(cls, data: dict[str, Any], config: PPOConfig, progress: float) -> Batch:
+        """All rows of ``data`` but their observations: arrays, or tensors on a learner's device."""
         advantages = data["advantages"]
         if config.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
+            spread = advantages.std(ddof=1) if isinstance(advantages, np.ndarray) else advantages.std(correction=1)
+            advantages = (advantages - advantages.mean()) / (spread + 1e-8)
         clip, limit = value_at(config.clip_range, progress), config.clip_range_value
         negative = advantages < 0
         arrays: dict[str, Any] = {
             "actions": data["actions"], "old_log_probs": data["old_log_probs"], "advantages": advantages,
             "returns": data["returns"], "old_values": data["old_values"],
-            "ratio_low": np.where(negative, np.float32(1.0 - clip), np.float32(-np.inf)),
-            "ratio_high": np.where(negative, np.float32(np.inf), np.float32(1.0 + clip)),
+            "ratio_low": _where(negative, 1.0 - clip, -np.inf),
+            "ratio_high": _where(negative, np.inf, 1.0 + clip),
         }
         return cls(
             **arrays, clip_range=clip, clip_range_value=None if limit is None else value_at(limit, progress),
@@ -113,19 +115,23 @@ class PPOLearner:
 
     _policy: Policy | None = None
 
-    def __init__(self, algorithm: type[PPO], config: PPOConfig, total_env_steps: int) -> None:
+    def __init__(
+        self, algorithm: type[PPO], config: PPOConfig, total_env_steps: int, device: Device = "cpu"
+    ) -> None:
         from .ppo import PPO
 
         self._config = config
+        self._device = device
         self._make_loss = partial(loss_for, algorithm, config, total_env_steps)
-        if algorithm.loss is not PPO.loss:
+        if algorithm.loss is not PPO.loss or device != "cpu":
             _import_torch()
 
     def start(self, policy: Policy, weights: Floats) -> None:
         """Apart from ``__init__``, so that torch is imported while the driver asks for the spaces."""
+        device = self._device if self._device == "cpu" else usable_device(self._config.device)
+        self._learner = policy.learner(weights, device)
+        self._loss = self._make_loss(policy, device)
         self._policy = policy
-        self._learner = policy.learner(weights)
-        self._loss = self._make_loss(policy)
         learners = self._config.learners
         self._shared = SharedGradient(policy, self._make_loss, learners) if learners > 1 else None
 
@@ -147,20 +153,20 @@ class PPOLearner:
         c = self._config
         learning_rate = value_at(c.learning_rate, progress)
         assert self._policy is not None
-        current = self._policy.bind(self._learner.parameters) if c.overlap else None
+        current = self._policy.bind(self._learner.weights()) if c.overlap else None
         data = flatten(trajectories, c.gamma, c.gae_lambda, current)
         reported: list[dict[str, Any]] = []
         if trajectories[0].recurrence is None:
             minibatches: Iterator[tuple[Any, Batch]] = self._minibatches(data, progress, iteration)
         else:
-            minibatches = self._sequences(data, Columns(trajectories), progress, iteration)
+            minibatches = self._sequences(data, Columns(trajectories, self._learner.place), progress, iteration)
         for observations, batch in minibatches:
             statistics, near = self._step(observations, batch, learning_rate)
             if not near:
                 break
             if batch.report:
                 reported.append(statistics)
-        weights = self._learner.parameters.copy()
+        weights = self._learner.weights()
         if not np.isfinite(weights).all():
             raise TrainingDivergedError(
                 f"the weights are not finite after iteration {iteration}: try a smaller learning_rate, or look "
@@ -189,7 +195,8 @@ class PPOLearner:
         self, data: dict[str, NDArray[Any]], progress: float, iteration: int
     ) -> Iterator[tuple[Floats, Batch]]:
         """(observations [N, O], the rest), for every gradient step of an iteration."""
-        c = self._config
+        c, place = self._config, self._learner.place
+        data = {key: place(values) for key, values in data.items()}
         count = len(data["advantages"])
         parts = max(1, round(count / c.minibatch_size))
         ends = np.cumsum([len(part) for part in np.array_split(np.arange(count), parts)])
@@ -199,7 +206,7 @@ class PPOLearner:
             if parts > 1 or not made:  # when one minibatch is all there is, there is nothing to shuffle
                 shuffled = data
                 if parts > 1:
-                    order = shuffles.permutation(count)
+                    order = place(shuffles.permutation(count))
                     shuffled = {key: values[order] for key, values in data.items()}
                 made = [self._minibatch(shuffled, slice(start, end), progress) for start, end in pairwise((0, *ends))]
             for observations, batch in made:
@@ -210,17 +217,19 @@ class PPOLearner:
         self, data: dict[str, NDArray[Any]], columns: Columns, progress: float, iteration: int
     ) -> Iterator[tuple[Sequences, Batch]]:
         """The same for recurrent policies: minibatches of whole columns, an environment's T steps each."""
-        c = self._config
+        c, place = self._config, self._learner.place
+        data = {key: place(values) for key, values in data.items() if key != "observations"}
         parts = min(len(columns), max(1, round(len(data["advantages"]) / c.minibatch_size)))
         shuffles = generator(c.seed, Role.MINIBATCHES, 0, iteration)
         for epoch in range(c.epochs):
             for picked in np.array_split(shuffles.permutation(len(columns)), parts):
-                sequences, rows = columns.pick(picked)
+                sequences, numbers = columns.pick(picked)
+                rows = place(numbers)
                 batch = Batch.of({key: values[rows] for key, values in data.items()}, c, progress).as_tensors()
                 batch.report = epoch == c.epochs - 1 or c.target_kl is not None
                 yield sequences, batch
 
-    def _minibatch(self, data: dict[str, NDArray[Any]], rows: slice, progress: float) -> tuple[Floats, Batch]:
+    def _minibatch(self, data: dict[str, Any], rows: slice, progress: float) -> tuple[Floats, Batch]:
         batch = Batch.of({key: values[rows] for key, values in data.items()}, self._config, progress)
         return data["observations"][rows], batch if self._shared else batch.for_loss(self._loss)
 
@@ -235,19 +244,30 @@ class PPOLearner:
     def load_state(self, state: dict[str, Any]) -> Floats:
         """Returns the weights."""
         self._learner.load_state(state)
-        return self._learner.parameters.copy()
+        return self._learner.weights()
 
 
-def loss_for(algorithm: type[PPO], config: PPOConfig, total_env_steps: int, policy: Policy) -> Any:
+def loss_for(
+    algorithm: type[PPO], config: PPOConfig, total_env_steps: int, policy: Policy, device: Device = "cpu"
+) -> Any:
     """The algorithm's loss, or its gradient written out, where that serves."""
     from .ppo import PPO
 
-    if algorithm.loss is PPO.loss:
+    if algorithm.loss is PPO.loss and device == "cpu":
         by_hand = SurrogateGradient.for_policy(policy, config.value_coef)
         if by_hand is not None:
             return by_hand
     _import_torch()
     return algorithm(config, total_env_steps).loss
+
+
+def _where(condition: Any, yes: float, no: float) -> Any:
+    """[N] float32, of an array or a tensor of bools."""
+    if isinstance(condition, np.ndarray):
+        return np.where(condition, np.float32(yes), np.float32(no))
+    import torch
+
+    return torch.where(condition, yes, no)
 
 
 def _import_torch() -> None:

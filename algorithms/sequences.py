@@ -7,7 +7,7 @@ the numbers that ``flatten`` gives them, so that everything else about a transit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,8 @@ from .rollout import Trajectory
 class Sequences:
     """T steps of n environments, for a learner in place of observations [N, O]; N are the valid rows, by (t, n)."""
 
-    observations: NDArray[Any]
-    """[T, n, O]"""
+    observations: Any
+    """[T, n, O], an array, or a tensor where the learner's is."""
     first: NDArray[np.bool_]
     """[T, n]: memory is cleared before this row."""
     valid: NDArray[np.bool_]
@@ -37,12 +37,14 @@ class Columns:
 
     Args:
         trajectories: of a recurrent policy, all of the same length.
+        place: ``Learner.place``, of the learner that trains on them.
     """
 
-    def __init__(self, trajectories: Sequence[Trajectory]) -> None:
+    def __init__(self, trajectories: Sequence[Trajectory], place: Callable[[NDArray[Any]], Any] = np.asarray) -> None:
         recurrences = [t.recurrence for t in trajectories if t.recurrence is not None]
         assert len(recurrences) == len(trajectories)
-        self._observations = np.concatenate([t.observations for t in trajectories], axis=1)
+        self._place = place
+        self._observations = place(np.concatenate([t.observations for t in trajectories], axis=1))
         self._first = np.concatenate([each.first for each in recurrences], axis=1)
         self._memory = np.concatenate([each.memory for each in recurrences])
         numbers, so_far = [], 0
@@ -62,6 +64,6 @@ class Columns:
         numbers = self._numbers[:, columns]
         valid = numbers >= 0
         sequences = Sequences(
-            self._observations[:, columns], self._first[:, columns], valid, self._memory[columns]
+            self._observations[:, self._place(columns)], self._first[:, columns], valid, self._memory[columns]
         )
         return sequences, numbers[valid]

@@ -55,7 +55,7 @@ def plan_runs(
         config: the YAML file, of one run or of several.
         overrides: ``key=value`` for all of them.
         seeds: a run for each; by default one with the seed of the config.
-        device: where networks run, of algorithms that can choose.
+        device: where gradients are taken, of algorithms that can choose.
         only: which of a file's several runs, by name; ``*`` stands for any text.
 
     Raises:
@@ -97,7 +97,7 @@ def _check(source: ConfigSource, device: str | None) -> CheckedConfig:
     if device is not None and "device" in checked.algorithm_class.Config.model_fields:
         source.override(("device",), device, Origin(f"--device {device}", (2, 1, 0)))
         return check_config(source)
-    if device not in (None, "cpu"):
+    if device not in (None, "cpu", "auto"):
         raise InputError(f"--device {device}: {checked.run.algorithm} runs on the CPU only")
     return checked
 

@@ -93,11 +93,21 @@ class MlpActorCritic:
         """With parameters [num_parameters]."""
         return BoundActorCritic(self, weights)
 
-    def learner(self, weights: Floats) -> Learner:
-        """That trains a copy of parameters [num_parameters]; imports torch."""
+    def learner(self, weights: Floats, device: str = "cpu") -> Learner:
+        """That trains a copy of parameters [num_parameters]; elsewhere than on the processor through torch whole."""
+        if device != "cpu":
+            from ..module_learner import DeviceLearner
+
+            return DeviceLearner(self, weights, device)
         from ..learner import OutputLearner
 
         return OutputLearner(self, weights)
+
+    def build(self, layout: ObservationLayout, num_outputs: int) -> Any:
+        """The same two networks as a torch module, with parameters in the flat vector's order."""
+        from .torch_networks import MlpNetworks
+
+        return MlpNetworks(self.policy_spec, self.value_spec)
 
 
 class BoundActorCritic:

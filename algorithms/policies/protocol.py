@@ -77,5 +77,5 @@ class Policy(Protocol):
     def bind(self, weights: Floats) -> BoundPolicy:
         """With parameters [num_parameters]."""
 
-    def learner(self, weights: Floats) -> Learner:
-        """That trains a copy of parameters [num_parameters]; imports torch."""
+    def learner(self, weights: Floats, device: str = "cpu") -> Learner:
+        """That trains a copy of parameters [num_parameters], on a device as torch names it: ``"cuda"``."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..observations import ObservationLayout
-from .actor_critic import act, check_mask, exploring_head
+from .actor_critic import MlpActorCritic, act, check_mask, exploring_head
 from .heads import Head, StateDependentGaussian, forbid, head_for
 from .mlp import Activation, Floats
 
@@ -97,11 +97,11 @@ class TorchActorCritic:
         """With parameters [num_parameters]."""
         return BoundTorchActorCritic(self, weights)
 
-    def learner(self, weights: Floats) -> Learner:
+    def learner(self, weights: Floats, device: str = "cpu") -> Learner:
         """That trains a copy of parameters [num_parameters]."""
-        from ..module_learner import ModuleLearner
+        from ..module_learner import DeviceLearner, ModuleLearner
 
-        return ModuleLearner(self, weights)
+        return ModuleLearner(self, weights) if device == "cpu" else DeviceLearner(self, weights, device)
 
 
 class TorchNetworks:
@@ -114,10 +114,11 @@ class TorchNetworks:
         memory_size: M, how many numbers the network remembers; 0: it does not.
     """
 
-    def __init__(self, policy: TorchActorCritic) -> None:
+    def __init__(self, policy: TorchActorCritic | MlpActorCritic) -> None:
         import torch
 
         torch.set_num_threads(1)
+        self._device: Any = "cpu"
         self.policy = policy
         self.module = policy.build(policy.layout, policy.head.num_outputs)
         if any(True for _ in self.module.buffers()):
@@ -131,11 +132,12 @@ class TorchNetworks:
         self._explores = isinstance(policy.head, StateDependentGaussian)
         self.memory_size: int = getattr(self.module, "memory_size", 0)
 
-    def use(self, flat: Floats, gradient: Floats | None = None) -> None:
-        """Makes the parameters, and their gradients, views of [num_parameters]."""
+    def use(self, flat: Any, gradient: Any = None) -> None:
+        """Makes the parameters, and their gradients, views of [num_parameters]: arrays, or tensors on a device."""
         import torch
 
-        values, gradients = torch.from_numpy(flat), None if gradient is None else torch.from_numpy(gradient)
+        values, gradients = torch.as_tensor(flat), None if gradient is None else torch.as_tensor(gradient)
+        self._device = values.device
         at = 0
         for parameter in self.parameters:
             end = at + parameter.numel()
@@ -157,11 +159,17 @@ class TorchNetworks:
             features, memory = self.module.recur(features, memory)
         return *self.module.read(features), features, memory
 
-    def observations(self, rows: NDArray[Any]) -> Any:
-        """[N, O] → what the module is given: images in [0, 1], numbers as they are."""
+    def tensor(self, values: Any) -> Any:
+        """Where the parameters are; of an array that is on the processor the same memory, unless it is read-only."""
         import torch
 
-        tensor, parts = torch.from_numpy(rows if rows.flags.writeable else rows.copy()), {}
+        if isinstance(values, np.ndarray):
+            values = torch.from_numpy(values if values.flags.writeable else values.copy())
+        return values.to(self._device)
+
+    def observations(self, rows: Any) -> Any:
+        """[N, O], an array or a tensor → what the module is given: images in [0, 1], numbers as they are."""
+        tensor, parts = self.tensor(rows), {}
         for part in self.policy.layout.parts:
             values = tensor[:, part.start:part.start + part.size].float()
             parts[part.name] = values if part.image is None else values.view(-1, *part.image) / 255

@@ -124,7 +124,8 @@ def torch_distribution(
     Args:
         log_std: the head's free parameters, if it has any.
         masks: [N, num_outputs], 0 where an action is forbidden.
-        features: [N, F] of the last hidden layer, for state-dependent exploration.
+        features: for state-dependent exploration those of the policy network's last hidden layer, [N, F], and any
+            others after them.
     """
     if masks is not None:
         outputs = outputs + (masks == 0) * float(FORBIDDEN)
@@ -137,5 +138,5 @@ def torch_distribution(
     assert isinstance(head, DiagonalGaussian) and log_std is not None
     if isinstance(head, StateDependentGaussian):
         assert features is not None
-        return TorchStateDependentGaussian(outputs, features, log_std)
+        return TorchStateDependentGaussian(outputs, features[:, :head.features], log_std)
     return TorchDiagonalGaussian(outputs, log_std)

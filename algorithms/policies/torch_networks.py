@@ -1,10 +1,12 @@
 """Networks in torch: convolutional ones for images, and an LSTM after any of them.
 
-What the policy and the value head read is shared: an encoder, and behind it the LSTM if there is one.
+What the policy and the value head read is shared: an encoder, and behind it the LSTM if there is one. Only
+:class:`MlpNetworks` shares nothing: it is what ``mlp`` is in NumPy, for learners on a GPU.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import nn
 
 from ..errors import UnsupportedSpaceError
 from ..observations import ObservationLayout
+from .mlp import MlpSpec
 from .torch_actor_critic import NATURE_SMALLEST, NetworkSpec
 
 Observations = Any
@@ -78,6 +81,48 @@ class SharedNetwork(Network):
 
     def read(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.policy(features), self.value(features).squeeze(1)
+
+
+class MlpNetworks(Network):
+    """The two networks of an ``MlpActorCritic``, parameters in its flat vector's order.
+
+    Features are both networks' last hidden layers, the policy's first.
+    """
+
+    def __init__(self, policy: MlpSpec, value: MlpSpec) -> None:
+        super().__init__()
+        self.policy, self.value = Layers(policy), Layers(value)
+        self._widths = [policy.sizes[-2], value.sizes[-2]]
+        self.feature_size = sum(self._widths)
+
+    def encode(self, observations: Observations) -> torch.Tensor:
+        rows = torch.cat([*observations.values()], 1) if isinstance(observations, dict) else observations
+        return torch.cat([self.policy.hidden(rows), self.value.hidden(rows)], 1)
+
+    def read(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        policy, value = torch.split(features, self._widths, 1)
+        return self.policy.output(policy), self.value.output(value).squeeze(1)
+
+
+class Layers(nn.Module):
+    """An ``Mlp`` of NumPy in torch: weights are [in, out], each layer's before its bias; none is given a value."""
+
+    def __init__(self, spec: MlpSpec) -> None:
+        super().__init__()
+        self.parts = nn.ParameterList(
+            torch.empty(shape) for before, after in pairwise(spec.sizes) for shape in ((before, after), (after,))
+        )
+        self._activation = torch.tanh if spec.activation == "tanh" else torch.relu
+
+    def hidden(self, inputs: torch.Tensor) -> torch.Tensor:
+        """[N, in] → the last hidden layer [N, width]; the inputs if there is none."""
+        for layer in range(0, len(self.parts) - 2, 2):
+            inputs = self._activation(torch.addmm(self.parts[layer + 1], inputs, self.parts[layer]))
+        return inputs
+
+    def output(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, width] → [N, out]."""
+        return torch.addmm(self.parts[-1], hidden, self.parts[-2])
 
 
 class Encoder(nn.Module):

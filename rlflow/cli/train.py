@@ -51,7 +51,7 @@ def train(
         ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Where networks run: cpu, cuda, cuda:1.")
+        str | None, typer.Option(metavar="DEVICE", help="Where PPO takes gradients: auto, cpu, cuda.")
     ] = None,
     dry_run: Annotated[
         bool,
