@@ -188,7 +188,7 @@ class RunFolder:
 
     def score_checkpoint(self, path: Path, score: float) -> None:
         """Says how good a checkpoint is, by what :meth:`best_checkpoint` compares."""
-        rewrite_about(path, {"score": score})
+        rewrite_about(path, {"score": finite(score)})
 
     def best_checkpoint(self) -> Path | None:
         """The one whose ``score`` is the highest, the newer of equals; ``None`` when none has one."""

@@ -17,7 +17,7 @@ from rlflow.algorithms.episodes import RECENT
 from . import __version__
 from .callbacks import CallbackList, StopTraining
 from .config_check import CheckedConfig
-from .run_folder import RunFolder
+from .run_folder import RunFolder, finite
 from .signals import StopSignals
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ class TrainingLoop:
         # Where evaluations are played in between, they say which checkpoint is the best.
         score = self._metrics.get("episode_return") if run.evaluation.every_env_steps is None else None
         about = {
-            "algorithm": run.algorithm, "iteration": algorithm.iteration, "rlflow": __version__, "score": score,
+            "algorithm": run.algorithm, "iteration": algorithm.iteration, "rlflow": __version__,
+            "score": finite(score),
         }  # fmt: skip
         state = algorithm.state()  # first: what is still on its way is learned from before, and counts
         path = self._folder.save_checkpoint(algorithm.env_steps, state, about, run.checkpoint.keep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 from rlflow.cli import app, main
 from rlflow.config_check import check_config
 from rlflow.config_source import source_of_arguments
-from rlflow.machine_check import DOCKER_DEFAULT, shared_memory
+from rlflow.machine_check import DOCKER_DEFAULT, EXTRAS, shared_memory
 from rlflow.planning import parse_seeds
 from rlflow.plotting import confidence_band, group_runs
 from rlflow.run_folder import RunFolder
@@ -200,6 +201,12 @@ def test_a_dry_run_prints_a_config_that_can_be_trained(invoke: Invoke, project: 
     assert "\n---\n" in invoke("train", "dry.yaml", "--seeds", "0-1", "--dry-run").out
     assert "seed: 0" in invoke("train", "--resume", "first", "--dry-run").out
     assert sorted((project / "runs").iterdir()) == before
+
+
+def test_the_doctor_knows_all_extras() -> None:
+    text = (Path(__file__).parents[2] / "setup.cfg").read_text(encoding="utf-8")
+    extras = text.partition("extras_require]")[2].partition("\n[")[0]
+    assert sorted(re.findall(r"^(\w+) =", extras, re.MULTILINE)) == sorted([*EXTRAS, "dev"])
 
 
 def test_the_doctor_says_what_to_fix(invoke: Invoke) -> None:

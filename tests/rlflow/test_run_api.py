@@ -13,6 +13,7 @@ import pytest
 import rlflow
 from rlflow import engine
 from rlflow.algorithms import resolve
+from rlflow.checkpoint import read_manifest
 from rlflow.config_source import ConfigError
 from rlflow.errors import InputError
 from rlflow.metrics_table import MetricsTable, metrics_table
@@ -150,3 +151,12 @@ def test_the_best_checkpoint_is_kept(tmp_path: Path) -> None:
     assert [path.name for path in folder.list_checkpoints()] == ["step_2", "step_4", "step_5"]
     folder.score_checkpoint(folder.list_checkpoints()[-1], 9.5)
     assert find_checkpoint(folder, "best").name == find_checkpoint(folder, "last").name == "step_5"
+
+
+def test_a_return_that_is_no_number_does_not_keep_a_checkpoint_from_being_written(workdir: Path) -> None:
+    class Odd(resolve("ppo")):  # type: ignore[misc] # a base class that is known at run time
+        def training_step(self) -> dict[str, float]:
+            return {**super().training_step(), "episode_return": np.float32("nan" if self.iteration == 1 else 7)}
+
+    run = rlflow.train(Odd, **{**SMALL, "checkpoint": {"every_env_steps": 1}}, progress=False)
+    assert read_manifest(run.checkpoints[-1])["about"]["score"] == 7
