@@ -159,8 +159,6 @@ class A3C(OnPolicyAlgorithm):
 
     def __init__(self, config: AlgorithmConfig, total_env_steps: int) -> None:
         super().__init__(config, total_env_steps)
-        assert isinstance(config, A3CConfig)
-        self.config = config
         self._server: ParameterServer | None = None
         self._working: dict[engine.ObjectRef, tuple[int, int, list[engine.ObjectRef]]] = {}
         """By the ref of its report: group, version that the gradient began with, and the gradient's slices."""

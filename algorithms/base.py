@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import rlflow.engine as engine
+
 from .config import AlgorithmConfig
-from .evaluation import Evaluation, TrainedPolicy
+from .evaluation import Evaluation, TrainedPolicy, evaluate
 
 __all__ = ["Algorithm", "Evaluation", "TrainedPolicy"]
 
@@ -25,6 +27,7 @@ class Algorithm(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[AlgorithmConfig]]
+    config: AlgorithmConfig
 
     def __init__(self, config: AlgorithmConfig, total_env_steps: int) -> None:
         if not isinstance(config, self.Config):
@@ -33,6 +36,7 @@ class Algorithm(ABC):
             )
         if total_env_steps < 1:
             raise ValueError(f"total_env_steps must be at least 1, got {total_env_steps}")
+        self.config = config
         self.total_env_steps = total_env_steps
         self.env_steps = 0
         self.iteration = 0
@@ -54,12 +58,14 @@ class Algorithm(ABC):
         """
 
     @abstractmethod
+    def trained_policy(self) -> TrainedPolicy:
+        """What acts now: it is evaluated, filmed and exported."""
+
     def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
         """Whole episodes under the current policy, as engine tasks; does not touch training."""
-
-    def trained_policy(self) -> TrainedPolicy:
-        """What acts in :meth:`evaluate`; an algorithm without it can be neither filmed nor exported."""
-        raise NotImplementedError(f"{type(self).__name__} does not implement trained_policy()")
+        c, trained = self.config, self.trained_policy()
+        weights = engine.put(trained.weights)
+        return evaluate(c.env, c.env_arguments, trained.policy, weights, episodes, seed, deterministic, trained.moments)
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from .config import AlgorithmConfig
 from .envs import spaces_of
 from .episodes import EpisodeLog
 from .errors import StateError, TrainingDivergedError, UnfitConfigError
-from .evaluation import Evaluation, TrainedPolicy, evaluate
+from .evaluation import TrainedPolicy
 from .noise import AggregatorTree, centred_ranks, make_table
 from .normalization import Moments, Normaliser
 from .policies.actor import MlpActor
@@ -141,8 +141,6 @@ class ES(Algorithm):
 
     def __init__(self, config: AlgorithmConfig, total_env_steps: int) -> None:
         super().__init__(config, total_env_steps)
-        assert isinstance(config, ESConfig)
-        self.config = config
         self.episodes = EpisodeLog()
         self._mean_length = 0.0
         self._run = ""
@@ -241,13 +239,6 @@ class ES(Algorithm):
         weights = ranks[:, 0] - ranks[:, 1]
         total = self._aggregators.weighted_sum(starts, weights, len(self.parameters))
         return total / np.float32(scores.size * sigma)
-
-    def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
-        c = self.config
-        weights = engine.put(self.parameters)
-        return evaluate(
-            c.env, c.env_arguments, self.policy, weights, episodes, seed, deterministic, self._moments
-        )
 
     def trained_policy(self) -> TrainedPolicy:
         return TrainedPolicy(self.policy, self.parameters.copy(), self._moments)

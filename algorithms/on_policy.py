@@ -1,4 +1,4 @@
-"""What PPO and A3C share: groups of environments that play rollouts, what those tell, and how the policy is evaluated.
+"""What PPO and A3C share: groups of environments that play rollouts, what those tell, and how far they are.
 
 How rollouts are sent out and learned from is each algorithm's own.
 """
@@ -17,7 +17,6 @@ from .actor_critic import ActorCriticAlgorithm, ActorCriticConfig
 from .config import AlgorithmConfig
 from .envs import spaces_of
 from .episodes import EpisodeLog
-from .evaluation import Evaluation, evaluate
 from .normalization import Moments, Statistics
 from .rollout import Normalisation, RolloutReport, RolloutSpec, RolloutState, forget
 from .states import pack_rollout_state, unpack_groups
@@ -48,8 +47,6 @@ class OnPolicyAlgorithm(ActorCriticAlgorithm):
 
     def __init__(self, config: AlgorithmConfig, total_env_steps: int) -> None:
         super().__init__(config, total_env_steps)
-        assert isinstance(config, OnPolicyConfig)
-        self.config = config
         self.episodes = EpisodeLog()
         self._run = ""
         self._states: list[engine.ObjectRef] = []
@@ -95,11 +92,6 @@ class OnPolicyAlgorithm(ActorCriticAlgorithm):
     def _moments(self) -> Moments | None:
         """That the policy's observations are normalised by."""
         return self._statistics.observations if self.config.normalize_observations else None
-
-    def evaluate(self, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
-        c, trained = self.config, self.trained_policy()
-        weights = engine.put(trained.weights)
-        return evaluate(c.env, c.env_arguments, trained.policy, weights, episodes, seed, deterministic, trained.moments)
 
     def _collected_state(self, states: Sequence[engine.ObjectRef]) -> dict[str, Any]:
         """The part of :meth:`state` that is about collecting; ``states``: by group, where it is to go on."""

@@ -97,8 +97,6 @@ class PPO(OnPolicyAlgorithm):
 
     def __init__(self, config: AlgorithmConfig, total_env_steps: int) -> None:
         super().__init__(config, total_env_steps)
-        assert isinstance(config, PPOConfig)
-        self.config = config
         self._learner: Any = None
         self._ahead: _Ahead | None = None
 

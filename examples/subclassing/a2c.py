@@ -8,7 +8,7 @@ from rlflow.algorithms.actor_critic import ActorCriticAlgorithm, ActorCriticConf
 from rlflow.algorithms.advantages import flatten
 from rlflow.algorithms.envs import spaces_of
 from rlflow.algorithms.episodes import EpisodeLog
-from rlflow.algorithms.evaluation import TrainedPolicy, evaluate
+from rlflow.algorithms.evaluation import TrainedPolicy
 from rlflow.algorithms.rollout import RolloutSpec, initial_state, rollout
 from rlflow.algorithms.seeding import Role, generator
 from rlflow.algorithms.states import pack_rollout_state, unpack_groups
@@ -32,7 +32,6 @@ class A2C(ActorCriticAlgorithm):
 
     def __init__(self, config, total_env_steps):
         super().__init__(config, total_env_steps)
-        self.config = config
         self.episodes = EpisodeLog()
 
     def loss(self, outputs, batch):
@@ -84,10 +83,6 @@ class A2C(ActorCriticAlgorithm):
             "steps_per_second": steps / (time.perf_counter() - began),
             **{name: value.item() for name, value in statistics.items()},
         }
-
-    def evaluate(self, episodes, seed, deterministic=True):
-        c = self.config
-        return evaluate(c.env, c.env_arguments, self.policy, self.learner.parameters, episodes, seed, deterministic)
 
     def trained_policy(self):
         return TrainedPolicy(self.policy, self.learner.parameters.copy(), None)

@@ -10,20 +10,23 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 
-class RaisesAtStep(gymnasium.Env[Any, Any]):
-    """Raises at the given step of an episode."""
+class Zeros(gymnasium.Env[Any, Any]):
+    """Begins at three zeros and counts its steps."""
 
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
-
-    def __init__(self, at: int = 5) -> None:
-        self._at = at
-        self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
         self._steps = 0
         return np.zeros(3, np.float32), {}
+
+
+class RaisesAtStep(Zeros):
+    """Raises at the given step of an episode."""
+
+    def __init__(self, at: int = 5) -> None:
+        self._at = at
 
     def step(self, action: Any) -> Any:
         self._steps += 1
@@ -32,20 +35,11 @@ class RaisesAtStep(gymnasium.Env[Any, Any]):
         return np.zeros(3, np.float32), 1.0, False, False, {}
 
 
-class Misreports(gymnasium.Env[Any, Any]):
+class Misreports(Zeros):
     """Its third step gives ``observation``: not a number by default, or of a wrong shape."""
-
-    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
 
     def __init__(self, observation: Any = (0.0, float("nan"), 0.0)) -> None:
         self._observation = observation
-        self._steps = 0
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self._steps = 0
-        return np.zeros(3, np.float32), {}
 
     def step(self, action: Any) -> Any:
         self._steps += 1

@@ -195,7 +195,7 @@ def hangs_once(function: Any, mark: Path) -> Any:
 def test_late_tasks_are_dropped_when_asked_for_and_the_log_says_so(caplog):
     engine.init(num_cpus=4)
     try:
-        algorithm = started(drop_late_after=1.5)
+        algorithm = started(drop_late_after=20.0)  # the others may be slow on a busy machine, and are not late
         assert algorithm.training_step()["dropped_members"] == 0
         algorithm._evaluate = engine.remote(hangs_at_first_pair(algorithm._evaluate.__wrapped__))
         with caplog.at_level(logging.WARNING, "rlflow"):

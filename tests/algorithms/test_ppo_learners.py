@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from test_ppo import numbers, started
 from test_ppo_gradient import OBSERVATIONS, SPACES, Own, rows
-from test_ppo_recovery import Killer, events
+from test_ppo_recovery import Killer, events, killed_and_in_peace
 
-from rlflow import engine
 from rlflow.algorithms.policies.actor_critic import MlpActorCritic
 from rlflow.algorithms.ppo import PPO, PPOConfig
 from rlflow.algorithms.ppo_learner import Batch, PPOLearner
@@ -49,15 +48,5 @@ def train(killer: Killer | None) -> list[dict[str, Any]]:
 
 
 def test_killed_they_give_the_numbers_of_a_training_in_peace() -> None:
-    engine.init(backend="inline")
-    in_peace = train(None)
-    engine.shutdown()
-    engine.init(num_cpus=2, preload=("numpy", "gymnasium", "rlflow.algorithms.rollout"))
-    try:
-        killer = Killer(seed=5)
-        disturbed = train(killer)
-        killer.join()
-        assert disturbed == in_peace
+    with killed_and_in_peace(train, seed=5):
         assert events("actor restored") and len(events("died")) >= 2
-    finally:
-        engine.shutdown()

@@ -6,7 +6,8 @@ import os
 import random
 import signal
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -83,19 +84,26 @@ def train(killer: Killer | None) -> list[dict[str, Any]]:
     return history
 
 
-def test_killed_at_random_it_gives_the_numbers_of_a_training_in_peace() -> None:
+@contextmanager
+def killed_and_in_peace(train: Callable[[Killer | None], Any], seed: int) -> Iterator[None]:
+    """Trains in one process, then on workers with a killer at work, whose engine still runs: the same numbers."""
     engine.init(backend="inline")
     in_peace = train(None)
     engine.shutdown()
     engine.init(num_cpus=2, preload=("numpy", "gymnasium", "rlflow.algorithms.rollout"))
     try:
-        killer = Killer(seed=2)
+        killer = Killer(seed)
         disturbed = train(killer)
         killer.join()
         assert disturbed == in_peace
+        yield
+    finally:
+        engine.shutdown()
+
+
+def test_killed_at_random_it_gives_the_numbers_of_a_training_in_peace() -> None:
+    with killed_and_in_peace(train, seed=2):
         restored = events("actor restored")
         assert len(restored) >= 2 and len(events("died")) >= 4
         replayed = [int(event.detail.split(" calls replayed")[0].split()[-1]) for event in restored]
         assert max(replayed) <= LEARNER["checkpoint_every"]
-    finally:
-        engine.shutdown()
