@@ -153,8 +153,14 @@ def _gpus() -> Iterator[Finding]:
     from rlflow.engine import machine
 
     count = len(machine.gpus(None))
-    found = f"{count}, for tasks of your own" if count else "none"
-    yield Finding("GPUs", "ok", f"{found}; networks run on the CPU")
+    torch = _version("torch") or ""
+    if count and torch.endswith("+cpu"):
+        yield Finding(
+            "GPUs", "note", f"{count}, but torch {torch} is a build for CPUs",
+            "install a CUDA build of torch to use them: https://pytorch.org/get-started",
+        )
+    else:
+        yield Finding("GPUs", "ok", str(count) if count else "none; networks run on the CPU")
 
 
 def _open_files() -> Iterator[Finding]:
