@@ -172,6 +172,9 @@ class A3C(OnPolicyAlgorithm):
 
         Runs in the workers; override for another objective. ``self`` is a copy there that has ``config`` and nothing
         of the run.
+
+        Returns:
+            the scalar, and statistics by name (scalars).
         """
         count = len(batch.advantages)
         policy_loss = -batch.advantages.dot(outputs.distribution.log_prob(batch.actions)) / count

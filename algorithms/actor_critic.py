@@ -43,7 +43,6 @@ class ActorCriticConfig(RolloutConfig):
         default=True, description="first weights: orthogonal; false: uniform within ±1/√inputs, as torch's own"
     )
 
-
     @model_validator(mode="after")
     def _sde_sample_freq(self) -> ActorCriticConfig:
         if self.sde_sample_freq == 0:

@@ -57,7 +57,7 @@ class Adam:
 
 
 def clip_to_norm(gradient: Floats, max_norm: float) -> float:
-    """Scales ``gradient`` in place to a Euclidean norm of at most ``max_norm``; returns the norm before."""
+    """Scales ``gradient`` [num_parameters] in place to a norm of at most ``max_norm``; returns the one before."""
     norm = math.sqrt(np.dot(gradient, gradient))
     if norm > max_norm:
         gradient *= max_norm / (norm + 1e-6)

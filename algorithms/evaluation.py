@@ -36,7 +36,8 @@ class Policy(Protocol):
     @property
     def layout(self) -> ObservationLayout: ...
 
-    def bind(self, weights: Floats) -> Actor: ...
+    def bind(self, weights: Floats) -> Actor:
+        """With parameters [num_parameters]."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,15 @@ def play_episodes(
     env: str, env_kwargs: Mapping[str, Any], policy: Policy, weights: Floats, moments: Moments | None, episodes: int,
     seed: int, chunk: int, deterministic: bool, watch: Callable[[VectorStepper], None] | None = None,
 ) -> tuple[list[float], list[int]]:
-    """The first episode of each of ``episodes`` environments stepped together → (returns, lengths).
+    """The first episode of each of ``episodes`` environments stepped together → (returns, lengths), in their order.
 
     Counting the first episode of every environment, and not the first episodes to end, keeps long ones in.
 
-    ``watch``: called with the environments before each step, to film them, say.
+    Args:
+        weights: [num_parameters].
+        moments: of observations [O], which are normalised by them; ``None``: they are not.
+        seed, chunk: name the episodes; those of other chunks differ.
+        watch: called with the environments before each step, to film them, say.
     """
     stepper = VectorStepper(env, env_kwargs, episodes, first_index=chunk * EPISODES_PER_TASK)
     try:

@@ -47,7 +47,7 @@ class Aggregator:
         return total
 
     def sum(self, *parts: Floats) -> Floats:
-        """In their order."""
+        """Of [length] each, added in their order → [length]."""
         total = parts[0].copy()
         for part in parts[1:]:
             total += part
@@ -75,7 +75,7 @@ class AggregatorTree:
         return 0 if groups == 1 else min(groups, max(1, int(cpus) // 2))
 
     def weighted_sum(self, starts: NDArray[np.int64], weights: Floats, length: int) -> Floats:
-        """See :meth:`Aggregator.weighted_sum`; added in groups, and those by a tree."""
+        """See :meth:`Aggregator.weighted_sum` → [length]; added in groups, and those by a tree."""
         parts: list[Any] = [
             self._call(
                 i, "weighted_sum", starts[first:first + SLICES_PER_SUM], weights[first:first + SLICES_PER_SUM], length

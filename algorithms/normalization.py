@@ -115,7 +115,7 @@ class Statistics:
 
 
 def scaled(rewards: Floats, returns: Moments) -> Floats:
-    """Rewards over the standard deviation of discounted returns, within ±10; their mean stays what it is.
+    """Rewards [T, B] over the standard deviation of discounted returns, within ±10; their mean stays what it is.
 
     As in Huang et al. 2022, "The 37 implementation details of PPO".
     """

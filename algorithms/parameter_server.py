@@ -25,14 +25,14 @@ CHECKPOINT_EVERY = 20
 
 
 class Shard:
-    """An actor: one slice of the parameters."""
+    """An actor: one slice of the parameters, [P]."""
 
     def __init__(self, optimizer: Optimizer, parameters: Floats) -> None:
         self._parameters = np.array(parameters)
         self._optimizer = Adam(len(parameters)) if optimizer == "adam" else RmsProp(len(parameters))
 
     def apply(self, gradient: Floats, learning_rate: float) -> Floats:
-        """Returns the parameters that come of it: one call a gradient, where reading them apart would be a second."""
+        """[P] → the parameters [P] that come of it: one call a gradient, where reading them apart would be a second."""
         self._optimizer.step(self._parameters, gradient, learning_rate)
         return self.parameters()
 

@@ -149,7 +149,7 @@ class PPOLearner:
     def update(
         self, progress: float, iteration: int, *trajectories: Trajectory
     ) -> tuple[Floats, dict[str, float]]:
-        """``epochs`` passes over the trajectories of all groups (in group order) → (weights, statistics)."""
+        """``epochs`` passes over the groups' trajectories, in their order → (weights [num_parameters], statistics)."""
         c = self._config
         learning_rate = value_at(c.learning_rate, progress)
         assert self._policy is not None
@@ -242,7 +242,7 @@ class PPOLearner:
         return self._learner.state()
 
     def load_state(self, state: dict[str, Any]) -> Floats:
-        """Returns the weights."""
+        """Returns the weights, [num_parameters]."""
         self._learner.load_state(state)
         return self._learner.weights()
 

@@ -69,7 +69,7 @@ class Head:
         raise NotImplementedError
 
     def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
-        """What the environment is given for these actions."""
+        """What the environment is given for N actions, N of them."""
         raise NotImplementedError
 
 

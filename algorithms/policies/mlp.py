@@ -39,7 +39,7 @@ class MlpSpec:
             at += after
 
     def initialise(self, rng: np.random.Generator, output_gain: float) -> Floats:
-        """Orthogonal weights, gain √2 in hidden layers and ``output_gain`` in the last; zero biases.
+        """[num_parameters]: orthogonal weights, gain √2 in hidden layers and ``output_gain`` in the last; zero biases.
 
         Saxe et al. 2013 (arXiv:1312.6120), with the gains PPO implementations agree on (Huang et al. 2022,
         "The 37 implementation details of PPO").
@@ -51,9 +51,8 @@ class MlpSpec:
             weights[...] = gain * _orthogonal(rng, *weights.shape)
         return flat
 
-
     def initialise_uniform(self, rng: np.random.Generator) -> Floats:
-        """Weights and biases uniform within ±1/√in of each layer, as torch's ``Linear`` begins."""
+        """[num_parameters]: weights and biases uniform within ±1/√in of each layer, as torch's ``Linear`` begins."""
         flat = np.empty(self.num_parameters, np.float32)
         for weights, bias in self.layers(flat):
             bound = weights.shape[0] ** -0.5
