@@ -35,8 +35,8 @@ lint: install
 typecheck: install
 	$(BIN)/mypy -p rlflow
 
-pytest: install  # by whole files: the tests of a file may share an engine
-	$(BIN)/pytest -n 2 --dist loadfile
+pytest: install  # three at a time, since tests wait a lot; by whole files, since those of a file may share an engine
+	$(BIN)/pytest -n 3 --dist loadfile
 
 $(PEERS)/.installed: benchmarks/requirements-peers.txt setup.cfg constraints.txt
 	$(PYTHON) -m venv $(PEERS)
